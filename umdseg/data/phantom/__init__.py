@@ -1,0 +1,1 @@
+"""Procedural whole-body subjects: one anatomy seen by CT, T1 MR and FDG PET."""

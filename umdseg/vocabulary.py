@@ -1,0 +1,112 @@
+"""The nouns every room speaks: modalities, scans, subjects, prompts, batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+
+Modality = Literal["ct", "pet", "mr"]
+Units = Literal["HU", "SUV", "a.u."]
+Stage = Literal["zero_shot", "adapted", "supervised"]
+PromptKind = Literal["auto", "point", "clicks", "box", "text", "auto_point"]
+Status = Literal[
+    "ok", "empty_reference", "modality_absent", "class_unknown", "prompt_unsupported", "failed"
+]
+Split = Literal["train", "val", "test", "all"]
+
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
+STAGES: tuple[Stage, ...] = get_args(Stage)
+PROMPT_KINDS: tuple[PromptKind, ...] = get_args(PromptKind)
+STATUSES: tuple[Status, ...] = get_args(Status)
+UNITS: dict[Modality, Units] = {"ct": "HU", "pet": "SUV", "mr": "a.u."}
+
+Millimetres = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One image of one subject.
+
+    Attributes:
+        image: NIfTI file.
+        modality: ct, pet or mr.
+        units: HU for CT, SUV (body weight) for PET, a.u. for MR.
+        label: integer label map on the scan's own grid, or None when the scan has no reference.
+        tracer_or_sequence: PET tracer ("FDG") or MR sequence ("T1").
+    """
+
+    image: Path
+    modality: Modality
+    units: Units
+    label: Path | None = None
+    tracer_or_sequence: str | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One person: scans by modality, all in one patient space (RAS+, millimetres).
+
+    A subject may lack any modality. Scans of one subject never straddle a split.
+    """
+
+    id: str
+    scans: Mapping[Modality, Scan]
+    split: str = "test"
+    site: str = ""
+    dataset: str = ""
+
+    def reference(self) -> Modality:
+        """The modality whose grid and label are the reference: ct if present, else mr, else pet."""
+        return next(m for m in ("ct", "mr", "pet") if m in self.scans)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the model is asked for, stated in patient space so one click fits every modality.
+
+    Attributes:
+        structure: canonical structure name.
+        kind: how it is asked.
+        points: click positions in patient millimetres (RAS+).
+        signs: 1 (inside the structure) or 0 (outside), one per point.
+        box: lower and upper corner in patient millimetres (RAS+).
+        text: free text.
+    """
+
+    structure: str
+    kind: PromptKind = "auto"
+    points: tuple[Millimetres, ...] = ()
+    signs: tuple[int, ...] = ()
+    box: tuple[Millimetres, Millimetres] | None = None
+    text: str | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.points) != len(self.signs):
+            raise ValueError(f"prompt '{self.structure}': {len(self.points)} points but {len(self.signs)} signs")
+
+
+@dataclass
+class Batch:
+    """Preprocessed patches as a model sees them.
+
+    Attributes:
+        image: (B, 1, X, Y, Z) float32, RAS+, in the card's spacing and intensity scale.
+        label: (B, 1, X, Y, Z) int16; 0 is background, i + 1 is `structures[i]`.
+        affine: (B, 4, 4) float32, voxel index of the patch -> patient millimetres.
+        modality: one per sample.
+        subject: one per sample.
+        tracer: tracer or sequence, one per sample.
+        structures: canonical names the label values stand for.
+    """
+
+    image: torch.Tensor
+    label: torch.Tensor
+    affine: torch.Tensor
+    modality: list[str]
+    subject: list[str]
+    tracer: list[str] = field(default_factory=list)
+    structures: tuple[str, ...] = ()
