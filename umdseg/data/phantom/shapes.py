@@ -12,6 +12,9 @@ from scipy.interpolate import CubicSpline
 from umdseg.data.geometry import Grid
 
 Floats = NDArray[np.float32]
+Numbers = Sequence[float] | NDArray[np.float64]
+Points = Sequence[Sequence[float]] | Sequence[NDArray[np.float64]] | NDArray[np.float64]
+Keep = Callable[[Floats], NDArray[np.bool_]]
 Box = tuple[slice, slice, slice]
 
 
@@ -36,10 +39,10 @@ class Canvas:
     codes: NDArray[np.uint8]
     reach: float
 
-    def box(self, low: Sequence[float], high: Sequence[float]) -> Box:
+    def box(self, low: Numbers, high: Numbers) -> Box:
         """Index box that contains the template box [low, high] (mm) whatever the deformation."""
-        a = self.grid.to_index(np.array([low], dtype=float) - self.reach)[0]
-        b = self.grid.to_index(np.array([high], dtype=float) + self.reach)[0]
+        a = self.grid.to_index(np.array([low], dtype=np.float64) - self.reach)[0]
+        b = self.grid.to_index(np.array([high], dtype=np.float64) + self.reach)[0]
         start = np.clip(np.floor(np.minimum(a, b)), 0, self.grid.shape).astype(int)
         stop = np.clip(np.ceil(np.maximum(a, b)) + 1, 0, self.grid.shape).astype(int)
         return slice(start[0], stop[0]), slice(start[1], stop[1]), slice(start[2], stop[2])
@@ -98,14 +101,14 @@ def _bspline(t: NDArray[np.float64]) -> NDArray[np.float64]:
 def ellipsoid(
     canvas: Canvas,
     code: int,
-    centre: Sequence[float],
-    radii: Sequence[float],
+    centre: Numbers,
+    radii: Numbers,
     *,
-    angles: Sequence[float] = (0.0, 0.0, 0.0),
+    angles: Numbers = (0.0, 0.0, 0.0),
     rough: float = 0.05,
     channel: int = 0,
     over: Sequence[int] | None = None,
-    keep: Callable[[Floats], NDArray[np.bool_]] | None = None,
+    keep: Keep | None = None,
 ) -> None:
     """Paint an ellipsoid.
 
@@ -120,7 +123,7 @@ def ellipsoid(
         over: only replace these tissues.
         keep: extra condition on template coordinates (3, ...).
     """
-    reach = max(radii) * (1 + 3 * rough)
+    reach = float(np.max(radii)) * (1 + 3 * rough)
     middle = np.asarray(centre, dtype=float)
     box = canvas.box(middle - reach, middle + reach)
     local = canvas.position[(slice(None), *box)] - middle.astype(np.float32)[:, None, None, None]
@@ -136,11 +139,11 @@ def ellipsoid(
 def tube(
     canvas: Canvas,
     code: int,
-    knots: Sequence[Sequence[float]],
-    radius: float | Sequence[float],
+    knots: Points,
+    radius: float | Numbers,
     *,
     over: Sequence[int] | None = None,
-    keep: Callable[[Floats], NDArray[np.bool_]] | None = None,
+    keep: Keep | None = None,
 ) -> None:
     """Paint a tube along a smooth curve through `knots` (template mm); radius may vary along it."""
     points = np.asarray(knots, dtype=float)
@@ -158,7 +161,7 @@ def tube(
         canvas.paint(code, box, inside, over)
 
 
-def rotation(angles: Sequence[float]) -> NDArray[np.float64]:
+def rotation(angles: Numbers) -> NDArray[np.float64]:
     """Rotation matrix for angles (degrees) about x, then y, then z."""
     a, b, c = np.deg2rad(angles)
     about_x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])

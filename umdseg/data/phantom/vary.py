@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from umdseg.data.phantom.shapes import Numbers, Points
 from umdseg.seeds import derive
 
 
@@ -57,21 +58,21 @@ class Vary:
         """The organ's own generator."""
         return np.random.default_rng(derive(self.seed, "organ", organ))
 
-    def place(self, organ: str, centre: Sequence[float], sd: float = 5.0) -> np.ndarray:
+    def place(self, organ: str, centre: Numbers, sd: float = 5.0) -> NDArray[np.float64]:
         """Centre moved by a normal of `sd` millimetres along each axis."""
         return np.asarray(centre, dtype=float) + sd * self.rng(organ + "/place").standard_normal(3).clip(-2.2, 2.2)
 
-    def size(self, organ: str, radii: Sequence[float], sd: float = 0.07) -> np.ndarray:
+    def size(self, organ: str, radii: Numbers, sd: float = 0.07) -> NDArray[np.float64]:
         """Radii scaled by a common and a small separate lognormal factor."""
         rng = self.rng(organ + "/size")
         common, own = rng.standard_normal(), rng.standard_normal(len(radii))
         return np.asarray(radii, dtype=float) * np.exp(sd * np.clip(common, -2.2, 2.2) + 0.04 * own.clip(-2, 2))
 
-    def tilt(self, organ: str, angles: Sequence[float] = (0.0, 0.0, 0.0), sd: float = 6.0) -> np.ndarray:
+    def tilt(self, organ: str, angles: Numbers = (0.0, 0.0, 0.0), sd: float = 6.0) -> NDArray[np.float64]:
         """Angles (degrees) with normal jitter."""
         return np.asarray(angles, dtype=float) + sd * self.rng(organ + "/tilt").standard_normal(3).clip(-2, 2)
 
-    def path(self, organ: str, knots: Sequence[Sequence[float]], sd: float = 4.0) -> np.ndarray:
+    def path(self, organ: str, knots: Points, sd: float = 4.0) -> NDArray[np.float64]:
         """Knots of a curve, each moved a little."""
         points = np.asarray(knots, dtype=float)
         return points + sd * self.rng(organ + "/path").standard_normal(points.shape).clip(-2, 2)

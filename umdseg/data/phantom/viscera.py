@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from umdseg.data.phantom.shapes import Canvas, Floats, ellipsoid, tube
+from umdseg.data.phantom.shapes import Canvas, Floats, Keep, ellipsoid, tube
 from umdseg.data.phantom.thorax import diaphragm
 from umdseg.data.phantom.tissues import TISSUES
 from umdseg.data.phantom.torso import WALL, trunk_level
@@ -34,7 +34,7 @@ def paint_abdomen(canvas: Canvas, vary: Vary) -> None:
     _bladder(canvas, vary)
 
 
-def _below_diaphragm(vary: Vary, reach: float = 1.02) -> object:
+def _below_diaphragm(vary: Vary, reach: float = 1.02) -> Keep:
     inset = 2.5 + vary.habitus.fat + WALL
 
     def keep(p: Floats) -> np.ndarray:
@@ -48,22 +48,19 @@ def _liver(canvas: Canvas, vary: Vary) -> None:
     spared = [TISSUES[n].code for n in ("soft", "visceral_fat", "bowel", "bowel_gas", "muscle", "fat", "vein")]
     centre, radii = vary.place("liver", (64, 8, -52), 4), vary.size("liver", (75, 80, 92), 0.06)
     tilt = vary.tilt("liver", (0, 18, 0), 5)
-    ellipsoid(canvas, code, centre, radii, angles=tilt, channel=1, over=spared, keep=keep)  # type: ignore[arg-type]
+    ellipsoid(canvas, code, centre, radii, angles=tilt, channel=1, over=spared, keep=keep)
     lobe = centre + np.array([-66, 22, 22])
     size = vary.size("liver_left", (66, 36, 38), 0.10)
-    ellipsoid(canvas, code, lobe, size, angles=(0, -12, 12), channel=2, over=spared, keep=keep)  # type: ignore[arg-type]
+    ellipsoid(canvas, code, lobe, size, angles=(0, -12, 12), channel=2, over=spared, keep=keep)
     bladder = centre + np.array([-22, 42, -48])
     ellipsoid(canvas, TISSUES["gallbladder"].code, bladder, vary.size("gallbladder", (14, 14, 26), 0.15))
-    # branches of the portal vein have the liver's label: they belong to the organ in every atlas
-    vessel = [(-46, 6, -14), (-18, 0, -4), (14, -6, 8)]
-    tube(canvas, TISSUES["vein"].code, [centre + np.array(v) for v in vessel[:2]], 7, over=[TISSUES["soft"].code])
 
 
 def _spleen(canvas: Canvas, vary: Vary) -> None:
     keep = _below_diaphragm(vary, 1.0)
     centre, radii = vary.place("spleen", (-98, -38, -44), 5), vary.size("spleen", (30, 43, 56), 0.10)
     tilt = vary.tilt("spleen", (-18, -12, 18), 7)
-    ellipsoid(canvas, TISSUES["spleen"].code, centre, radii, angles=tilt, channel=2, keep=keep)  # type: ignore[arg-type]
+    ellipsoid(canvas, TISSUES["spleen"].code, centre, radii, angles=tilt, channel=2, keep=keep)
 
 
 def _kidneys(canvas: Canvas, vary: Vary) -> None:
@@ -90,7 +87,7 @@ def _stomach(canvas: Canvas, vary: Vary) -> None:
     knots = vary.path("stomach", ((-44, -6, -28), (-62, 16, -46), (-58, 36, -82), (-28, 46, -104), (12, 40, -102)), 5)
     radius = fill * np.array([24, 33, 31, 24, 15]) * vary.factor("stomach", 0.05)
     keep = _below_diaphragm(vary)
-    tube(canvas, TISSUES["stomach_wall"].code, knots, radius, keep=keep)  # type: ignore[arg-type]
+    tube(canvas, TISSUES["stomach_wall"].code, knots, radius, keep=keep)
     inner = np.maximum(radius - 6, 5)
     tube(canvas, TISSUES["stomach_content"].code, knots, inner, over=[TISSUES["stomach_wall"].code])
     # the patient lies on the back: gas collects in front

@@ -1,0 +1,122 @@
+"""Every mistake in a configuration is named with path, expectation and nearest name, before building."""
+
+from __future__ import annotations
+
+import pytest
+
+from umdseg.config.check import ConfigError, check
+
+# overrides, config path named, words of the message, nearest name
+MISTAKES = [
+    (["model=vista3f"], "model", "vista3d, vista3d_tiny", "vista3d"),
+    (["trainer=gpuu"], "trainer", "cpu, ddp, gpu", "gpu"),
+    (["experiment=dmo"], "experiment", "demo", "demo"),
+    (["debug=fas"], "debug", "fast", "fast"),
+    (["adapter=lroa"], "adapter", "full, lora, none", "lora"),
+    (["adapter.rnak=4"], "adapter.rnak", "rank", "adapter.rank"),
+    (["+adapter.rnak=4"], "adapter.rnak", "rank", "adapter.rank"),
+    (["fit.stps=4"], "fit.stps", "steps", "fit.steps"),
+    (["logger.wandb.mod=online"], "logger.wandb.mod", "mode", "logger.wandb.mode"),
+    (["logger.wandb.mode=onlin"], "logger.wandb.mode", "offline, online", "online"),
+    (["modle=vista3d"], "modle", "model", "model"),
+    (["model.name=vista3"], "model.name", "vista3d_tiny", "vista3d"),
+    (["fit.steps=abc"], "fit.steps", "int", None),
+    (["fit.steps=1.5"], "fit.steps", "int", None),
+    (["fit.lr=fast"], "fit.lr", "float", None),
+    (["fit=3"], "fit", "a section", None),
+    (["tags=one"], "tags", "list of str", None),
+    (["save_predictions=3"], "save_predictions", "true or false", None),
+    (["data.train_modalities={pet:x}"], "data.train_modalities", "table of str to float", None),
+    (["evaluation.metrics=[dicee]"], "evaluation.metrics", "dice", "dice"),
+    (["evaluation.baselines=[intensty]"], "evaluation.baselines", "intensity", "intensity"),
+    (["prompt.kinds=[auto,piont]"], "prompt.kinds", "auto, point", "point"),
+    (["data.modalities=[ct,pte]"], "data.modalities", "ct, pet, mr", "pet"),
+    (["data.modalities=[CT]"], "data.modalities", "ct, pet, mr", "ct"),
+    (["adapter.rank=0"], "adapter.rank", "at least 1", None),
+    (["fit.lr=0"], "fit.lr", "above 0", None),
+    (["fit.point_share=1.5"], "fit.point_share", "at most 1", None),
+    (["seed=-1"], "seed", "at least 0", None),
+    (["trainer.devices=0"], "trainer.devices", "positive", None),
+    (["resume=always"], "resume", "auto, never", None),
+    (["adapter.rank=4,8"], "adapter.rank", "add -m", None),
+    (["adapter=full", "adapter.rank=4"], "adapter.rank", "one of name, path", None),
+    (["fit.lr=${nowhere}"], "fit.lr", "", None),
+    (["just_words"], "command line", "key=value", None),
+    (["fit.steps=[1,"], "command line", "key=value", None),
+    (["data=petmri"], "data.manifest", "subject,modality,image,label", None),
+    (["data=sts"], "data.root", "", None),
+    (["adapter.path=somewhere"], "adapter.path", "evaluate.py", None),
+    (["task=pretrain"], "model.weights", "random", None),
+]
+
+
+@pytest.mark.parametrize(("overrides", "path", "words", "near"), MISTAKES, ids=lambda value: str(value)[:40])
+def test_mistake_is_named(overrides: list[str], path: str, words: str, near: str | None) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check("train", overrides)
+    problems = {problem.path: problem for problem in caught.value.problems}
+    assert path in problems, str(caught.value)
+    assert words in problems[path].expected
+    if near:
+        assert problems[path].nearest == near
+        assert f"did you mean: {near}" in str(caught.value)
+
+
+def test_all_mistakes_at_once() -> None:
+    overrides = [
+        "model=vista3f",
+        "adapter.rnak=4",
+        "fit.steps=abc",
+        "trainer=gpuu",
+        "evaluation.metrics=[dicee]",
+        "x",
+    ]
+    with pytest.raises(ConfigError) as caught:
+        check("train", overrides)
+    named = {problem.path for problem in caught.value.problems}
+    assert named == {"model", "adapter.rnak", "fit.steps", "trainer", "evaluation.metrics", "command line"}
+    assert "6 mistakes" in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 40, "one screen"
+
+
+@pytest.mark.parametrize("door", ["train", "evaluate"])
+def test_defaults(door: str) -> None:
+    settings = check(door, [])
+    assert settings.run.task == door
+    assert (settings.model.name, settings.data.name) == ("vista3d_tiny", "phantom")
+    assert settings.adapter.name == ("lora" if door == "train" else "none")
+    assert settings.logger.wandb.mode == "offline"
+
+
+def test_every_committed_choice_passes() -> None:
+    from umdseg.config.compose import conf_dir, groups
+
+    needs = {"petct": "data.manifest=x.csv", "petmri": "data.manifest=x.csv", "sts": "data.root=x"}
+    for group in groups():
+        for path in sorted((conf_dir() / group).glob("*.yaml")):
+            extra = [needs[path.stem]] if path.stem in needs else []
+            extra += ["trainer.accelerator=cpu"] if group == "trainer" else []
+            settings = check("train", [f"{group}={path.stem}", *extra])
+            if group in ("model", "adapter", "data"):
+                assert getattr(settings, group).name == path.stem
+
+
+def test_command_line_wins_over_debug_over_experiment() -> None:
+    settings = check("train", ["experiment=demo", "debug=fast"])
+    fast = settings.fit.steps
+    assert settings.run.name == "demo"
+    assert fast < check("train", ["experiment=demo"]).fit.steps
+    assert check("train", ["experiment=demo", "debug=fast", f"fit.steps={fast + 5}"]).fit.steps == fast + 5
+
+
+def test_options_missing_in_yaml_need_no_plus() -> None:
+    assert check("train", ["fit.structures_per_step=3"]).fit.structures_per_step == 3
+    assert check("train", ["data.shots=2"]).data.shots == 2
+
+
+def test_hydra_state_is_put_back() -> None:
+    from hydra.core.global_hydra import GlobalHydra
+
+    before = GlobalHydra.instance().hydra
+    check("train", [])
+    assert GlobalHydra.instance().hydra is before

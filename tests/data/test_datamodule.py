@@ -1,0 +1,250 @@
+"""The datamodule: what is drawn, that it is repeatable, and that Lightning can use it."""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from umdseg.data.augment import vary_intensity
+from umdseg.data.datamodule import PairedDataModule
+from umdseg.data.dataset import few_shots
+from umdseg.data.preprocess import Preprocessing
+from umdseg.data.sampler import EpochSampler
+from umdseg.data.sources.manifest import ManifestOptions, ManifestSource
+from umdseg.errors import UserError
+from umdseg.vocabulary import Batch
+
+
+class Window:
+    kind, low, high = "window", -1000.0, 1000.0
+
+
+CARD = Preprocessing((4.0, 4.0, 4.0), dict.fromkeys(("ct", "pet", "mr"), Window()), None, (12, 12, 8))
+SUBJECTS = {"A": ("ct", "pet"), "B": ("pet", "mr"), "C": ("ct",), "D": ("ct", "pet", "mr")}
+SPLITS = dict.fromkeys("ABC", "train")
+
+
+@pytest.fixture
+def module(paired):
+    made = paired(SUBJECTS, splits=SPLITS).write()
+
+    def build(seed: int = 0, structures=("liver", "spleen"), **options) -> PairedDataModule:
+        options = {"train_modalities": {"pet": 1, "mr": 1, "ct": 1}, "patches_per_epoch": 8, **options}
+        chosen = ManifestOptions(manifest=str(made), **options)
+        return PairedDataModule(ManifestSource(chosen).load(0), chosen, CARD, (12, 12, 8), structures, seed)
+
+    return build
+
+
+def batches(module: PairedDataModule, epoch: int = 0) -> list[Batch]:
+    loader = module.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return list(loader)
+
+
+def same(first: list[Batch], second: list[Batch]) -> bool:
+    return len(first) == len(second) and all(
+        torch.equal(a.image, b.image) and torch.equal(a.label, b.label) and a.subject == b.subject
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def test_batch_is_what_the_vocabulary_says(module) -> None:
+    got = batches(module(batch_size=3))
+    assert [len(b.subject) for b in got] == [3, 3, 2]
+    first = got[0]
+    assert first.image.shape == first.label.shape == (3, 1, 12, 12, 8)
+    assert (first.image.dtype, first.label.dtype) == (torch.float32, torch.int16)
+    assert first.affine.shape == (3, 4, 4)
+    assert first.structures == ("liver", "spleen")
+    assert set(first.subject) <= set("ABC")
+    assert all(
+        t == {"pet": "FDG", "mr": "T1", "ct": ""}[m]
+        for t, m in zip(first.tracer, first.modality, strict=True)
+    )
+    for batch in got:
+        assert 0 <= batch.image.min() <= batch.image.max() <= 1
+        assert batch.label.max() <= 2
+
+
+def test_labels_lie_where_the_structures_are(module) -> None:
+    """The liver box of the fixture is known in millimetres; a patch's affine must lead back to it."""
+    seen = 0
+    for batch in batches(module(patches_per_epoch=20, augment=False)):
+        for label, affine in zip(batch.label, batch.affine, strict=True):
+            index = np.argwhere(label[0].numpy() == 1)
+            world = index @ affine[:3, :3].numpy().T + affine[:3, 3].numpy()
+            # one voxel of slack for the two nearest-neighbour steps
+            assert (np.abs(world - [10, 0, 0]) < np.array([18, 20, 14]) + 4).all()
+            seen += len(index)
+    assert seen > 1000
+
+
+def test_same_patches_whatever_the_number_of_workers(module) -> None:
+    plain = batches(module())
+    assert same(plain, batches(module()))
+    assert same(plain, batches(module(workers=2)))
+    assert not same(plain, batches(module(seed=1)))
+
+
+def test_workers_may_be_started_afresh(module) -> None:
+    """Where processes are spawned, the dataset must travel without trainer or datamodule."""
+    loader = module().train_dataloader()
+    data, gather = pickle.loads(pickle.dumps((loader.dataset, loader.collate_fn)))
+    assert torch.equal(gather([data[3]]).image, loader.collate_fn([loader.dataset[3]]).image)
+    assert len(pickle.dumps(loader.dataset)) < 20_000
+
+
+def test_epochs_differ_and_repeat(module) -> None:
+    made = module()
+    assert not same(batches(made, 0), batches(made, 1))
+    assert same(batches(made, 3), batches(module(workers=1), 3))
+
+
+def test_ranks_share_an_epoch_without_overlap(module, monkeypatch) -> None:
+    made = module(patches_per_epoch=8)
+    data = made.train_dataloader().dataset
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda *_: 2)
+    drawn = []
+    for rank in (0, 1):
+        monkeypatch.setattr("torch.distributed.get_rank", lambda *_, rank=rank: rank)
+        sampler = EpochSampler(data, len(data))
+        sampler.set_epoch(2)
+        drawn.append(list(sampler))
+    assert sorted(drawn[0] + drawn[1]) == list(range(16, 24))
+
+
+def test_modalities_follow_their_weights_among_those_a_subject_has(module) -> None:
+    made = module(train_modalities={"ct": 3.0, "pet": 1.0, "mr": 0.0}, augment=False)
+    data = made.train_dataloader().dataset
+    drawn = Counter((data[i].subject, data[i].modality) for i in range(500))
+    assert set(drawn) == {("A", "ct"), ("A", "pet"), ("B", "pet"), ("C", "ct")}
+    assert drawn["A", "ct"] / (drawn["A", "ct"] + drawn["A", "pet"]) == pytest.approx(0.75, abs=0.1)
+    assert (drawn["B", "pet"] + drawn["C", "ct"]) / 500 == pytest.approx(2 / 3, abs=0.07)
+
+
+def test_foreground_share(module) -> None:
+    made = module(foreground=1.0, patches_per_epoch=40)
+    data = made.train_dataloader().dataset
+    assert all(bool((data[i].label > 0).any()) for i in range(40))
+
+
+def test_only_the_structures_asked_for_are_labelled(module) -> None:
+    made = module(structures=("spleen",), patches_per_epoch=12, foreground=1.0)
+    got = batches(made)
+    assert got[0].structures == ("spleen",)
+    assert max(int(b.label.max()) for b in got) == 1
+    with pytest.raises(UserError, match="unknown structure in dataset 'mine' 'splen'") as caught:
+        module(structures=("splen",))
+    assert caught.value.nearest == "spleen"
+
+
+def test_shots_are_nested(module) -> None:
+    subjects = module().dataset.of("train")
+    orders = {n: [s.id for s in few_shots(subjects, n, seed=5)] for n in (1, 2, 3)}
+    assert orders[1] == orders[2][:1]
+    assert orders[2] == orders[3][:2]
+    assert len({tuple(s.id for s in few_shots(subjects, 1, seed=s)) for s in range(20)}) > 1
+    assert len(module(shots=2).training_subjects()) == 2
+
+
+def test_no_training_modality_anywhere_is_an_error(module) -> None:
+    with pytest.raises(UserError, match="none of the 3 training subjects") as caught:
+        module(train_modalities={"ct": 0.0, "pet": 0.0}).prepare_data()
+    assert "data.train_modalities" in str(caught.value)
+    # the first shot of some seed is C, who has CT alone
+    subjects = module().dataset.of("train")
+    seed = next(s for s in range(99) if few_shots(subjects, 1, s)[0].id == "C")
+    made = module(seed=seed, shots=1, train_modalities={"pet": 1.0})
+    with pytest.raises(UserError, match="none of the 1 training subjects"):
+        made.training_subjects()
+
+
+def test_unlabelled_scans_are_not_trained_on(paired) -> None:
+    made = paired({"A": ("ct", "pet")}, splits={"A": "train"})
+    made.rows[0] = made.rows[0].replace("A/ct_label.nii.gz", "")
+    options = ManifestOptions(manifest=str(made.write()), patches_per_epoch=10)
+    module = PairedDataModule(ManifestSource(options).load(0), options, CARD, (12, 12, 8), ("liver",), 0)
+    assert {m for b in batches(module) for m in b.modality} == {"pet"}
+    whole = module.paired(module.cases("train")[0])
+    assert whole["ct"][1] is None
+    assert int(whole["pet"][1].max()) == 1
+
+
+def test_paired_patches_show_the_same_millimetres(module) -> None:
+    made = module()
+    subject = made.cases("test")[0]
+    assert subject.id == "D"
+    got = made.paired_patch(subject, (10.0, 1.0, 0.0))
+    assert set(got) == {"ct", "pet", "mr"}
+    image, label, affine = got["ct"]
+    assert image.shape == label.shape == (1, 12, 12, 8)
+    for other, (_, other_label, other_affine) in got.items():
+        assert torch.equal(affine, other_affine), other
+        # the fixture draws the same box on every grid: they agree but for its rim
+        both, either = ((label > 0) & (other_label > 0)).sum(), ((label > 0) | (other_label > 0)).sum()
+        assert both / either > 0.7
+    assert set(made.paired_patch(made.cases("train")[1], (0.0, 0.0, 0.0))) == {"pet", "mr"}
+
+
+def test_augmentation_changes_values_not_places(module) -> None:
+    plain, varied = batches(module(augment=False)), batches(module(augment=True))
+    assert all(
+        torch.equal(a.label, b.label) and torch.equal(a.affine, b.affine)
+        for a, b in zip(plain, varied, strict=True)
+    )
+    assert any(not torch.equal(a.image, b.image) for a, b in zip(plain, varied, strict=True))
+    ramp = torch.linspace(0, 1, 50)
+    for seed in range(20):
+        out = vary_intensity(ramp, np.random.default_rng(seed))
+        assert (out.diff() >= 0).all(), "order of grey values is kept"
+        assert (out - ramp).abs().max() < 0.3
+
+
+class Tiny(pl.LightningModule):
+    """A network of one number that notes what it was fed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv3d(1, 1, 1)
+        self.fed: list[tuple[int, float]] = []
+
+    def training_step(self, batch: Batch, _: int) -> torch.Tensor:
+        assert isinstance(batch, Batch)
+        self.fed.append((self.current_epoch, float(batch.image.double().sum())))
+        loss = self.layer(batch.image).pow(2).mean()
+        self.log("loss", loss, batch_size=len(batch.subject))
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=1e-3)
+
+
+def trainer(folder, **options) -> pl.Trainer:
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return pl.Trainer(max_epochs=2, accelerator="cpu", devices=1, default_root_dir=folder, **quiet, **options)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_lightning_sees_new_patches_every_epoch(module, tmp_path, workers: int) -> None:
+    model = Tiny()
+    trainer(tmp_path).fit(model, datamodule=module(patches_per_epoch=4, workers=workers))
+    wanted = [
+        (epoch, float(batch.image.double().sum()))
+        for epoch in (0, 1)
+        for batch in batches(module(patches_per_epoch=4), epoch)
+    ]
+    assert model.fed == wanted
+    assert len({value for _, value in model.fed}) == 4

@@ -1,0 +1,34 @@
+"""Class and point prompts for one subject."""
+
+from __future__ import annotations
+
+import pytest
+
+from umdseg.prompts.auto import AutoPrompts
+from umdseg.prompts.point import PointPrompts
+from umdseg.registry import names, resolve
+
+CLICKS = {"liver": (1.0, -2.0, 3.5)}
+
+
+def test_auto_asks_for_every_structure_by_class() -> None:
+    prompts = AutoPrompts().for_subject(["liver", "spleen"], CLICKS)
+    assert [(p.structure, p.kind, p.points) for p in prompts] == [
+        ("liver", "auto", ()),
+        ("spleen", "auto", ()),
+    ]
+
+
+def test_point_asks_where_there_is_something_to_click() -> None:
+    (prompt,) = PointPrompts().for_subject(["spleen", "liver"], CLICKS)
+    assert (prompt.structure, prompt.kind) == ("liver", "point")
+    assert prompt.points == (CLICKS["liver"],)
+    assert prompt.signs == (1,)
+
+
+@pytest.mark.parametrize("name", ["auto", "point"])
+def test_registered_prompts_say_their_kind(name: str) -> None:
+    assert name in names("prompt")
+    factory = resolve("prompt", name)
+    assert factory(factory.Options()).kind == name
+    assert factory.Options().name == name

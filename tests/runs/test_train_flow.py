@@ -1,0 +1,139 @@
+"""train.py and evaluate.py from end to end, on a data set of boxes and an untrained small model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from umdseg.runs import door
+
+ROOT = Path(__file__).parents[2]
+SMALL = [
+    *("data=petct", "model.weights=random", "prompt=auto", "limit_subjects=1", "data.batch_size=1"),
+    *(
+        "data.patches_per_epoch=3",
+        "evaluation.bootstrap=100",
+        "callbacks.checkpoint_every=1",
+        "trainer.log_every_n_steps=1",
+    ),
+]
+
+
+@pytest.fixture
+def small(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Overrides of a run that takes seconds, with its cache and its runs in a temporary folder."""
+    monkeypatch.setenv("UMDSEG_CACHE", str(tmp_path / "cache"))
+    return [*SMALL, f"data.manifest={manifest}", f"runs_dir={tmp_path / 'runs'}"]
+
+
+def _run(kind: str, overrides: list[str], capfd: pytest.CaptureFixture[str]) -> tuple[Path, str]:
+    assert door.main(kind, overrides) == 0
+    out, err = capfd.readouterr()
+    lines = out.splitlines()
+    assert len(lines) == 1, "standard output is the run folder alone"
+    return Path(lines[0]), err
+
+
+def test_train_again_and_evaluate(
+    small: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder, err = _run("train", [*small, "fit.steps=1"], capfd)
+    assert folder.parent == tmp_path / "runs" / "train"
+    for name in ("config.yaml", "provenance.json", "cases.parquet", "cases.csv", "gap.json", "report.html"):
+        assert (folder / name).stat().st_size > 0, name
+    assert {path.name for path in folder.iterdir()} >= {"adapter", "checkpoints", "logs"}
+    assert "learned by class: tumour" in err
+
+    cases = pd.read_parquet(folder / "cases.parquet")
+    before, after = (
+        cases[cases["stage"] == stage].set_index(["modality", "structure"])
+        for stage in ("zero_shot", "adapted")
+    )
+    assert set(before.index) == {(m, s) for m in ("ct", "pet") for s in ("liver", "tumour")}
+    assert set(before.xs("tumour", level=1)["status"]) == {"class_unknown"}
+    assert set(after["status"]) == {"ok"}
+    record = json.loads((folder / "provenance.json").read_text())
+    assert record["status"] == "complete"
+    assert record["weights"]["random"] is True
+    assert record["learned"] == ["tumour"]
+    assert json.loads((folder / "gap.json").read_text())["adapter"]["trainable"] > 0
+    metrics = pd.read_csv(folder / "logs" / "metrics.csv")
+    assert {"zero_shot/dice/pet", "adapted/dice/pet", "gap/dice/ct-pet/zero_shot"} <= set(metrics.columns)
+
+    stamp = (folder / "cases.parquet").stat().st_mtime_ns
+    again, err = _run("train", [*small, "fit.steps=1"], capfd)
+    assert again == folder
+    assert "already done" in err
+    assert (folder / "cases.parquet").stat().st_mtime_ns == stamp
+
+    _scores_of_a_saved_adapter(small, folder, after, capfd)
+
+
+def _scores_of_a_saved_adapter(
+    small: list[str], folder: Path, after: pd.DataFrame, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """evaluate.py must find again what train.py measured, with method and class rows from the card alone."""
+    scored, _ = _run("evaluate", [*small, f"adapter.path={folder / 'adapter'}"], capfd)
+    assert scored.parent.name == "evaluate"
+    cases = pd.read_parquet(scored / "cases.parquet").set_index(["modality", "structure"])
+    assert set(cases["stage"]) == {"adapted"}
+    assert set(cases["adapter"]) == {"lora"}
+    assert cases["dice"].to_dict() == pytest.approx(after["dice"].to_dict(), abs=1e-6)
+
+    for wrong in ("model=vista3d", "adapter=full"):
+        assert door.main("evaluate", [*small, f"adapter.path={folder}", wrong]) == 1
+        assert "adapter's card" in capfd.readouterr().err
+
+
+def test_killed_run_goes_on_where_it_was(
+    small: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    overrides = [*small, "fit.steps=3", "callbacks.evaluate_before=false", "callbacks.progress_every=0.001"]
+    child = subprocess.Popen(
+        [sys.executable, "train.py", *overrides], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    wanted = ("checkpoints/last.ckpt", "logs/metrics.csv")
+    while not all(list(tmp_path.glob(f"runs/train/*/{name}")) for name in wanted):
+        assert child.poll() is None, child.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    child.kill()
+    child.communicate()
+
+    folder, err = _run("train", overrides, capfd)
+    assert "continuing from the last checkpoint" in err
+    assert "fit 1/3" not in err
+    assert "fit 3/3" in err
+    assert len(list(folder.parent.iterdir())) == 1
+    record = json.loads((folder / "provenance.json").read_text())
+    assert (record["status"], record["resumed"]) == ("complete", 1)
+    assert (folder / "logs" / "metrics.1.csv").is_file(), "the first part's numbers are kept"
+
+
+def test_adapter_none_is_an_evaluation(small: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    folder, err = _run("train", [*small, "adapter=none", "data.structures=[liver]"], capfd)
+    assert "zero-shot evaluation only" in err
+    assert set(pd.read_parquet(folder / "cases.parquet")["stage"]) == {"zero_shot"}
+    assert not (folder / "adapter").exists()
+
+
+def test_missing_scan_is_one_clear_message(
+    small: list[str], manifest: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(manifest.parent, broken)
+    (broken / "s2_pet_image.nii.gz").unlink()
+    assert door.main("train", [*small, f"data.manifest={broken / 'subjects.csv'}"]) == 1
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "s2_pet_image.nii.gz" in err
+    assert "Traceback" not in err

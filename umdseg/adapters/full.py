@@ -1,0 +1,59 @@
+"""Full fine-tuning: every weight trains, every class row included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from umdseg.adapters.base import Adapter
+from umdseg.backbones.base import Backbone
+
+WEIGHTS = "model.safetensors"
+
+
+class FullTuning(Adapter):
+    """The whole network trains; a copy of the base is kept (same size again, on the CPU) to go back to.
+
+    Unlike with other adapters the rows of the class table are all free to move: weight decay and
+    optimiser state touch rows of structures that are not asked for.
+    """
+
+    method = "full"
+
+    def _inject(self, backbone: Backbone, rows: list[int]) -> None:
+        self._base = _copy(backbone)
+        backbone.requires_grad_(True)
+
+    @contextmanager
+    def _disabled(self, backbone: Backbone) -> Iterator[None]:
+        tuned = _copy(backbone)
+        backbone.net.load_state_dict(self._base)
+        try:
+            yield
+        finally:
+            backbone.net.load_state_dict(tuned)
+
+    def _merge(self, backbone: Backbone) -> None:
+        self._base = {}
+
+    def _unload(self, backbone: Backbone) -> None:
+        backbone.net.load_state_dict(self._base)
+        backbone.requires_grad_(False)
+
+    def _write(self, folder: Path, backbone: Backbone) -> None:
+        from safetensors.torch import save_file
+
+        save_file(_copy(backbone), folder / WEIGHTS, metadata={"format": "pt"})
+
+    def read(self, folder: Path, backbone: Backbone) -> None:
+        """Load the full state, strictly."""
+        from umdseg.backbones.weights import load_strict, read_state
+
+        load_strict(backbone.net, read_state(folder / WEIGHTS), where=folder / WEIGHTS)
+
+
+def _copy(backbone: Backbone) -> dict[str, torch.Tensor]:
+    return {key: value.detach().to("cpu", copy=True) for key, value in backbone.net.state_dict().items()}

@@ -1,0 +1,111 @@
+"""The contract every backbone keeps."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from umdseg.backbones.card import Card
+from umdseg.vocabulary import Prompt
+
+
+@dataclass
+class Features:
+    """What the encoder made of an image.
+
+    Attributes:
+        maps: feature maps, finest first, each (B, C, X', Y', Z').
+        affine: (B, 4, 4), voxel index of the encoded window -> patient millimetres.
+        shape: (X, Y, Z) of the encoded window.
+        state: whatever the decoder keeps between prompts (decoded maps, embeddings).
+    """
+
+    maps: list[torch.Tensor]
+    affine: torch.Tensor
+    shape: tuple[int, int, int]
+    state: dict[str, Any] = field(default_factory=dict)
+
+    def sample(self, index: int) -> Features:
+        """The features of one sample of the batch (B becomes 1)."""
+        one = slice(index, index + 1)
+        state = {k: v[one] if isinstance(v, torch.Tensor) else v for k, v in self.state.items()}
+        return Features([m[one] for m in self.maps], self.affine[one], self.shape, state)
+
+
+class Backbone(nn.Module, ABC):
+    """An official network behind one contract: encode an image once, decode any prompts.
+
+    Attributes:
+        card: the facts of the weights.
+        net: the official network (adapters replace modules inside it).
+        random_weights: True until weights are loaded; said plainly wherever results are shown.
+        weights_sha256: hash of the loaded weights file, None while random.
+        state_sha256: hash over the loaded tensors themselves, equal for every file layout.
+        new_structures: structures learned by an adapter -> class row.
+        adapter: the injected adapter, None for the plain model.
+    """
+
+    card: Card
+    net: nn.Module
+    random_weights: bool = True
+    weights_sha256: str | None = None
+    state_sha256: str | None = None
+    new_structures: dict[str, int]
+    adapter: Any = None
+
+    @abstractmethod
+    def encode(self, image: torch.Tensor, affine: torch.Tensor | None = None) -> Features:
+        """Encode windows.
+
+        Args:
+            image: (B, 1, X, Y, Z), preprocessed as the card says; edges are multiples of the divisor.
+            affine: (B, 4, 4) voxel index -> patient millimetres; needed for prompts with positions.
+        """
+
+    @abstractmethod
+    def decode(self, features: Features, prompts: Sequence[Prompt]) -> torch.Tensor:
+        """Logits (B, K, X, Y, Z), one channel per prompt; positions outside the window are ignored."""
+
+    def dense(self, features: Features) -> torch.Tensor:
+        """F (B, D, X, Y, Z), whose inner product with a class vector is that class's logit."""
+        raise NotImplementedError(f"{self.card.name} has no linear last layer")
+
+    def class_vectors(self, structures: Sequence[str]) -> torch.Tensor:
+        """(K, D) class vectors for `dense`."""
+        raise NotImplementedError(f"{self.card.name} has no linear last layer")
+
+    @property
+    def has_dense(self) -> bool:
+        """Whether whole-body inference may stitch `dense` instead of K logits."""
+        return type(self).dense is not Backbone.dense
+
+    def knows(self, structure: str) -> bool:
+        """Whether the structure can be asked for by class: from the card, or learned by an adapter."""
+        return self.card.knows(structure) or structure in self.new_structures
+
+    def index(self, structure: str) -> int:
+        """The class index of one structure, learned ones included.
+
+        Raises:
+            UserError: neither the card nor an adapter has it (with the nearest name).
+        """
+        if structure in self.new_structures:
+            return self.new_structures[structure]
+        return self.card.index(structure)
+
+    def add_structures(self, structures: Sequence[str]) -> dict[str, int]:
+        """Give new structures their own class rows and return name -> index; old rows stay untouched.
+
+        Raises:
+            UserError: the model cannot learn new structures, or has no free rows left.
+        """
+        raise NotImplementedError(f"{self.card.name} cannot learn new structures")
+
+    def forget_structures(self) -> None:
+        """Undo `add_structures`: the class rows hold again what the weights file put there."""
+        self.new_structures = {}

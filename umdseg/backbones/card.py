@@ -1,0 +1,129 @@
+"""The card: everything about a model's weights that breaks users when it is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from umdseg.errors import unknown
+from umdseg.vocabulary import Modality, PromptKind
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """How one modality's voxel values become network input.
+
+    Attributes:
+        kind: `window` maps [low, high] in the scan's units to [0, 1], clipped;
+            `percentile` maps the low-th to the high-th percentile of the volume to [0, 1], clipped.
+    """
+
+    kind: Literal["window", "percentile"]
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Foreground crop before the network.
+
+    Attributes:
+        above: voxels above this value are foreground.
+        stage: compare `before` the intensity transform (scan units) or `after` it (0-1).
+        margin: voxels kept around the foreground box.
+    """
+
+    above: float
+    stage: Literal["before", "after"]
+    margin: int
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where the published weights live.
+
+    Attributes:
+        source: Hugging Face repository id, `package` (shipped inside umdseg) or None.
+        file: file name inside the source.
+        sha256: content hash, or None where nobody has verified one.
+        licence: licence identifier, as published.
+        commercial: whether commercial use is allowed; None when the sources disagree.
+        note: what is not verified, conflicts between sources.
+    """
+
+    source: str | None
+    file: str
+    sha256: str | None
+    licence: str
+    commercial: bool | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """Facts about one model. What is not verified says so in `weights.note`.
+
+    Attributes:
+        name: registered name.
+        weights: where they are and under which terms.
+        orientation: axis codes of the network's input.
+        spacing: millimetres of the network's input grid.
+        window: (X, Y, Z) voxels of one network pass; training and test use the same.
+        divisor: every window edge is a multiple of this.
+        intensity: transform per modality.
+        crop: foreground crop, or None.
+        trained_on: modalities the weights have seen.
+        prompts: prompt kinds the model takes.
+        prompt_enters: where prompts meet the image.
+        structures: canonical structure name -> the model's own index.
+        groups: structure -> the structures whose union it is (asked for instead of it).
+        special: indices whose clicks get the network's "special" point labels.
+        class_rows: module name of the class embedding table, empty where there is none.
+        new_rows: class indices free for structures learned by an adapter.
+        last_supported: highest index the point branch treats as supported (others are zero-shot).
+        output: meaning of the logits.
+        adapter_targets: regular expression of module names adapters go to.
+        stem: name of the first convolution (for early fusion).
+        citation: what to cite.
+    """
+
+    name: str
+    weights: Weights
+    spacing: tuple[float, float, float]
+    window: tuple[int, int, int]
+    divisor: int
+    intensity: Mapping[Modality, Intensity]
+    structures: Mapping[str, int]
+    adapter_targets: str
+    stem: str
+    citation: str
+    orientation: str = "RAS"
+    crop: Crop | None = None
+    trained_on: tuple[Modality, ...] = ("ct",)
+    prompts: tuple[PromptKind, ...] = ("auto",)
+    prompt_enters: Literal["none", "decoder", "input"] = "decoder"
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    special: tuple[int, ...] = ()
+    class_rows: str = ""
+    new_rows: tuple[int, ...] = ()
+    last_supported: int = 0
+    output: Literal["sigmoid", "softmax", "mask"] = "sigmoid"
+
+    def knows(self, structure: str) -> bool:
+        """Whether the model has the structure, itself or as a group of structures it has."""
+        return structure in self.structures or structure in self.groups
+
+    def index(self, structure: str) -> int:
+        """The model's index of one structure (not of a group).
+
+        Raises:
+            UserError: the model has no such structure (with the nearest name).
+        """
+        if structure not in self.structures:
+            raise unknown(f"structure for model {self.name}", structure, [*self.structures, *self.groups])
+        return self.structures[structure]
+
+    def members(self, structure: str) -> tuple[str, ...]:
+        """The structures asked for in place of `structure`: its group's members, or itself."""
+        return self.groups.get(structure, (structure,))

@@ -1,0 +1,89 @@
+"""Facts of the VISTA3D weights (He et al., VISTA3D, arXiv 2406.05285) and of the small one that ships."""
+
+from __future__ import annotations
+
+from umdseg import anatomy
+from umdseg.backbones.card import Card, Crop, Intensity, Weights
+
+CITATION = (
+    "He Y, Guo P, Tang Y, et al. VISTA3D: A Unified Segmentation Foundation Model For 3D Medical Imaging. "
+    "arXiv 2406.05285"
+)
+CT_WINDOW = Intensity("window", -963.8247715525971, 1053.678477684517)
+PERCENTILES = Intensity("percentile", 1.0, 99.0)
+# tumours, vessels, airway: what a click means there is ambiguous, the network marks such clicks
+SPECIAL = (23, 24, 25, 26, 27, 57, 128)
+# classes 133-254 ask for zero-shot segmentation by point, 255 marks "unknown" in the bundle's files
+NEW_ROWS = tuple(range(256, 512))
+LAST_SUPPORTED = 132
+# the 3x3x3 convolutions of the residual blocks: encoder, both decoders, the class head's mapping
+BLOCK_CONVOLUTIONS = (
+    r"image_encoder\.(encoder\.layers|up_layers|up_layers_auto)\.\d+\.blocks\.\d+\.conv[12]"
+    r"|class_head\.image_post_mapping\.\d+\.layer\.conv[12]\.conv"
+)
+
+
+def vista3d_card() -> Card:
+    """The official CT model (NV-Segment-CT): 1.5 mm, 128 voxel windows, 127 usable classes."""
+    return Card(
+        name="vista3d",
+        weights=Weights(
+            source="nvidia/NV-Segment-CT",
+            file="vista3d_pretrained_model/model.pt",
+            sha256=None,
+            licence="NVIDIA Open Model License (model card) / non-commercial (licence file)",
+            commercial=None,
+            note="hash not verified; the published sources disagree on commercial use: "
+            "research only until you have read them",
+        ),
+        spacing=(1.5, 1.5, 1.5),
+        window=(128, 128, 128),
+        divisor=16,
+        intensity={"ct": CT_WINDOW, "pet": PERCENTILES, "mr": PERCENTILES},
+        crop=Crop(above=0.0, stage="before", margin=10),
+        structures=anatomy.direct("vista3d"),
+        groups=anatomy.groups("vista3d"),
+        prompts=("auto", "point", "clicks"),
+        special=SPECIAL,
+        class_rows="class_head.class_embeddings",
+        new_rows=NEW_ROWS,
+        last_supported=LAST_SUPPORTED,
+        adapter_targets=BLOCK_CONVOLUTIONS,
+        stem="image_encoder.encoder.conv_init",
+        citation=CITATION,
+    )
+
+
+def vista3d_tiny_card() -> Card:
+    """The small VISTA3D whose weights ship with the package: 13 organs, pretrained on CT phantoms."""
+    return Card(
+        name="vista3d_tiny",
+        weights=Weights(
+            source="package",
+            file="vista3d_tiny.safetensors",
+            sha256=None,
+            licence="Apache-2.0",
+            commercial=True,
+            note="pretrained on procedural CT phantoms only, not on patients",
+        ),
+        spacing=(6.0, 6.0, 6.0),
+        window=(72, 48, 64),
+        divisor=8,
+        intensity={"ct": CT_WINDOW, "pet": PERCENTILES, "mr": PERCENTILES},
+        crop=Crop(above=0.1, stage="after", margin=2),
+        structures=_umd_organs(),
+        prompts=("auto", "point", "clicks"),
+        special=SPECIAL,
+        class_rows="class_head.class_embeddings",
+        new_rows=NEW_ROWS,
+        last_supported=LAST_SUPPORTED,
+        adapter_targets=BLOCK_CONVOLUTIONS,
+        stem="image_encoder.encoder.conv_init",
+        citation=CITATION,
+    )
+
+
+def _umd_organs() -> dict[str, int]:
+    # VISTA3D's own index 20 means "lung"; here it was trained as one class, so it is no group
+    indices = anatomy.ids("vista3d")
+    return {name: indices[name] for name in anatomy.UMD13}

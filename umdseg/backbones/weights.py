@@ -1,0 +1,246 @@
+"""Weights: strict, prefix-aware reading of the published layouts; download with understandable errors."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from umdseg.backbones.base import Backbone
+from umdseg.backbones.card import Weights
+from umdseg.backbones.options import ModelOptions
+from umdseg.errors import UserError
+from umdseg.files import sha256_file
+
+State = dict[str, torch.Tensor]
+B = TypeVar("B", bound=Backbone)
+
+_WRAPPERS = ("state_dict", "model", "network")
+_PREFIXES = ("module.", "network.", "model.")
+
+
+def load_weights(backbone: B, options: ModelOptions) -> B:
+    """Load what `options.weights` says into a backbone, and note the file's hash.
+
+    Raises:
+        UserError: weights missing, not readable, of another network, or terms not accepted.
+    """
+    if options.weights == "random":
+        backbone.state_sha256 = state_hash(backbone.net.state_dict())
+        return backbone
+    card = backbone.card
+    path = (
+        Path(options.weights).expanduser() if options.weights else fetch(card.weights, options.accept_licence)
+    )
+    digest = sha256_file(path) if path.is_file() else None
+    expected = card.weights.sha256
+    if options.weights is None and expected is not None and digest != expected:
+        raise UserError(
+            "the weights file is not the one the card names", where=path, expected=f"sha256 {expected}"
+        )
+    load_strict(backbone.net, read_state(path), where=path)
+    backbone.random_weights = False
+    backbone.weights_sha256 = digest
+    backbone.state_sha256 = state_hash(backbone.net.state_dict())
+    return backbone
+
+
+def read_state(path: Path | str) -> State:
+    """Read a state dict from any published layout.
+
+    Plain, or wrapped in `state_dict`, `model` or `network`; with or without one of the prefixes
+    `module.`, `network.`, `model.` (stripped only when every key has it); safetensors, or pickles read
+    with `weights_only=True`; VISTA3D's names of MONAI 1.3 are renamed to those of later versions.
+
+    Raises:
+        UserError: missing, truncated, carrying pickled code, or holding no tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(
+            "the weights file does not exist", where=path, expected="a .safetensors, .pt or .pth file"
+        )
+    raw = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    return _from_monai_1_3(_strip(_unwrap(raw, path)))
+
+
+def load_strict(net: nn.Module, state: Mapping[str, torch.Tensor], where: object) -> float:
+    """Copy a state dict into a network, completely or not at all.
+
+    Args:
+        net: the network.
+        state: name -> tensor; values are cast to the network's own dtypes.
+        where: file the state comes from (for the message).
+
+    Returns:
+        The share of the network's tensors that were loaded: 1.0.
+
+    Raises:
+        UserError: keys are missing, left over or of another shape; names the first of each.
+    """
+    own = net.state_dict()
+    check_fit(own, state, where, what=type(net).__name__)
+    net.load_state_dict(dict(state), strict=True)
+    return 1.0
+
+
+def check_fit(
+    own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], where: object, what: str
+) -> None:
+    """Refuse a state dict that does not fit `own` completely, naming the first of each kind of misfit.
+
+    Raises:
+        UserError: keys are missing, left over or of another shape.
+    """
+    missing = [key for key in own if key not in state]
+    left_over = [key for key in state if key not in own]
+    shapes = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if missing or left_over or shapes:
+        share = 1 - (len(missing) + len(shapes)) / max(len(own), 1)
+        parts = [_some("missing", missing), _some("unexpected", left_over), _some("of another shape", shapes)]
+        raise UserError(
+            f"the weights belong to another network ({share:.0%} of {len(own)} tensors fit): "
+            + "; ".join(part for part in parts if part),
+            where=where,
+            expected=f"a state dict of {what} with exactly its {len(own)} tensors",
+        )
+
+
+def state_hash(state: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over names, shapes and float32 values: the same weights in any file layout."""
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        digest.update(f"{key}{tuple(state[key].shape)}".encode())
+        digest.update(state[key].detach().to("cpu", torch.float32).contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def fetch(weights: Weights, accept_licence: bool = False) -> Path:
+    """The local path of a card's weights: from the package, or downloaded once to the Hugging Face cache.
+
+    Raises:
+        UserError: nothing published, terms not accepted, or the download failed.
+    """
+    if weights.source is None:
+        raise UserError("no weights are published for this model", expected="model.weights=FILE or random")
+    if weights.source == "package":
+        path = Path(str(resources.files("umdseg.backbones") / "assets" / weights.file))
+        if not path.is_file():
+            expected = "model.weights=FILE or random"
+            raise UserError("the weights that ship with umdseg are missing", where=path, expected=expected)
+        return path
+    if weights.commercial is not True and not accept_licence:
+        raise UserError(
+            f"the weights of {weights.source} have terms to accept first: {weights.licence}",
+            where=f"https://huggingface.co/{weights.source}",
+            expected="model.accept_licence=true once you have read them, or model.weights=FILE",
+        )
+    return _download(weights)
+
+
+def _download(weights: Weights) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repo_id=str(weights.source), filename=weights.file))
+    # offline, proxy, gated repository, full disk: the library raises many kinds, the remedy is one
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [""]
+        raise UserError(
+            f"could not download {weights.file}: {type(error).__name__}: {reason[0]}",
+            where=f"https://huggingface.co/{weights.source}",
+            expected="a connection, or the file fetched by other means: model.weights=FILE",
+        ) from error
+
+
+def _read_safetensors(path: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"not a readable safetensors file: {error}", where=path) from error
+
+
+def _read_pickle(path: Path) -> Any:
+    import pickle
+
+    try:
+        with torch.serialization.safe_globals(_numpy_types()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            "the file holds pickled code or is damaged; only tensors and plain values are read: "
+            + str(error).strip().splitlines()[0],
+            where=path,
+            expected="a state dict saved with torch.save, or a .safetensors file",
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"not a readable weights file (truncated?): {reason[0]}", where=path) from error
+
+
+def _numpy_types() -> list[Any]:
+    # training scripts leave numpy scalars (best metric, epoch) beside the tensors
+    import numpy as np
+    from numpy._core import multiarray
+
+    kinds = (np.float64, np.float32, np.int64, np.int32, np.bool_)
+    return [
+        multiarray.scalar,
+        multiarray._reconstruct,
+        np.dtype,
+        np.ndarray,
+        *(type(np.dtype(k)) for k in kinds),
+    ]
+
+
+def _unwrap(raw: Any, path: Path) -> State:
+    for name in _WRAPPERS:
+        if isinstance(raw, Mapping) and isinstance(raw.get(name), Mapping):
+            return _unwrap(raw[name], path)
+    if not isinstance(raw, Mapping) or not raw or not all(isinstance(v, torch.Tensor) for v in raw.values()):
+        shown = ", ".join(map(str, list(raw)[:5])) if isinstance(raw, Mapping) else type(raw).__name__
+        raise UserError(
+            f"the file holds no state dict but: {shown or 'nothing'}",
+            where=path,
+            expected=f"name -> tensor, plain or under one of {', '.join(_WRAPPERS)}",
+        )
+    return {str(key): value for key, value in raw.items()}
+
+
+def _strip(state: State) -> State:
+    for prefix in _PREFIXES:
+        if all(key.startswith(prefix) for key in state):
+            return _strip({key.removeprefix(prefix): value for key, value in state.items()})
+    return state
+
+
+def _from_monai_1_3(state: State) -> State:
+    """VISTA3D's research names (MONAI 1.3): two layers renamed, two unused modules dropped."""
+    layer = re.compile(r"^point_head\.transformer\.layers\.\d+\.mlp\.lin[12]\.")
+    if not any(layer.match(key) for key in state):
+        return state
+    unused = re.compile(r"(^|\.)weight_mapper\.|^point_head\.output_add_hypernetworks_mlps\.")
+    kept = {key: value for key, value in state.items() if not unused.search(key)}
+    return {
+        re.sub(r"\.mlp\.lin([12])\.", r".mlp.linear\1.", key) if layer.match(key) else key: value
+        for key, value in kept.items()
+    }
+
+
+def _some(what: str, keys: Iterable[str], shown: int = 3) -> str:
+    names = list(keys)
+    more = f" ... ({len(names)} in all)" if len(names) > shown else ""
+    return f"{what} {', '.join(names[:shown])}{more}" if names else ""

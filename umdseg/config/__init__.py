@@ -1,0 +1,1 @@
+"""The composed configuration: its schema, and its check before anything is built."""

@@ -1,0 +1,177 @@
+"""Check the composed configuration as a whole, before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+
+from umdseg.config.build import UNKNOWN, build
+from umdseg.config.compose import composed, hydra_session, is_group, normalise, parse
+from umdseg.config.schema import COMPONENTS, FIXED, RunOptions, Settings, options_of
+from umdseg.config.values import Problem, check_together, check_values
+from umdseg.errors import UserError
+from umdseg.registry import resolve
+
+
+class ConfigError(UserError):
+    """Everything wrong with a configuration, on one screen."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        # the same mistake in several jobs of a sweep is one mistake
+        self.problems = list({(p.path, p.given): p for p in reversed(problems)}.values())[::-1]
+        count = len(self.problems)
+        super().__init__(
+            f"the configuration has {'a mistake' if count == 1 else f'{count} mistakes'}; nothing was run"
+        )
+        self.args = ("\n".join([self.what, *map(_shown, self.problems)]),)
+
+
+@dataclass
+class Checked:
+    """Outcome of checking one configuration.
+
+    Attributes:
+        settings: typed configuration, None when there are problems.
+        problems: what is wrong.
+        lacking: among them, the options unknown to the chosen component (a sweep drops these).
+        plain: the resolved configuration as nested plain Python.
+        overrides: the overrides in the form Hydra composes.
+    """
+
+    settings: Settings | None = None
+    problems: list[Problem] = field(default_factory=list)
+    lacking: list[str] = field(default_factory=list)
+    plain: dict[str, Any] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+
+
+def check(door: str, overrides: Sequence[str], search: Sequence[str] = ()) -> Settings:
+    """Compose and check a configuration.
+
+    Args:
+        door: `train` or `evaluate`.
+        overrides: the command line without flags.
+        search: further folders of YAML files.
+
+    Raises:
+        ConfigError: naming every mistake at once.
+    """
+    with hydra_session(search):
+        outcome = examine(door, overrides)
+    if outcome.settings is None or outcome.problems:
+        raise ConfigError(outcome.problems)
+    return outcome.settings
+
+
+def examine(door: str, overrides: Sequence[str]) -> Checked:
+    """Check one configuration without raising; must run inside `hydra_session`."""
+    loader = GlobalHydra.instance().config_loader()
+    parsed, problems = parse(overrides, loader)
+    outcome = Checked(problems=problems)
+    explicit: set[str] = set()
+    for override in parsed:
+        if override.is_sweep_override():
+            outcome.problems.append(
+                Problem(
+                    override.key_or_group,
+                    f"'{override.input_line}'",
+                    "one value; several values are a sweep: add -m",
+                )
+            )
+            continue
+        usable, wrong = normalise(override, loader)
+        outcome.problems.extend(wrong)
+        explicit.add(override.key_or_group + (".name" if is_group(override, loader) else ""))
+        if usable is not None:
+            outcome.overrides.append(usable)
+    outcome.plain, found = composed(door, outcome.overrides)
+    outcome.problems.extend(found)
+    if not found:
+        _fill(outcome, frozenset(explicit), tuple(overrides))
+    return outcome
+
+
+def _fill(outcome: Checked, explicit: frozenset[str], overrides: tuple[str, ...]) -> None:
+    sections = {**dict.fromkeys(COMPONENTS), **FIXED}
+    top = {key: value for key, value in outcome.plain.items() if key not in sections}
+    problems, flat = outcome.problems, dict[str, Any]()
+    typed: dict[str, Any] = {"run": build(RunOptions, top, "", problems, flat, also=tuple(sections))}
+    for section, fixed in sections.items():
+        given = outcome.plain.get(section)
+        given = {} if given is None else given
+        cls = fixed or _component(section, given, outcome)
+        if cls is not None:
+            known = len(problems)
+            typed[section] = build(cls, given, section, problems, flat)
+            if section in COMPONENTS:
+                outcome.lacking += [p.path for p in problems[known:] if p.given == UNKNOWN]
+    problems.extend(check_values(flat))
+    if all(typed.get(name) is not None for name in ("run", *sections)):
+        settings = Settings(**typed, explicit=explicit, overrides=overrides)
+        problems.extend(check_together(flatten(settings)))
+        problems.extend(_self_checks(settings, problems))
+        outcome.settings = settings
+
+
+def _component(section: str, given: Any, outcome: Checked) -> type | None:
+    name = given.get("name") if isinstance(given, Mapping) else None
+    if not isinstance(name, str):
+        outcome.problems.append(
+            Problem(section, repr(given), f"a section with a name; choose one by {section}=NAME")
+        )
+        return None
+    try:
+        return options_of(section, name)
+    except UserError as error:
+        outcome.problems.append(Problem(f"{section}.name", error.what, error.expected or "", error.nearest))
+        return None
+
+
+def _self_checks(settings: Settings, known: Sequence[Problem]) -> list[Problem]:
+    """What sections say about their own values."""
+    found = []
+    for test in _tests(settings):
+        try:
+            test()
+        except UserError as error:
+            path = str(error.where) if error.where else "configuration"
+            if path not in {other.path for other in known}:
+                found.append(Problem(path, error.what, error.expected or "", error.nearest))
+    return found
+
+
+def _tests(settings: Settings) -> Iterator[Callable[[], Any]]:
+    for section in (*COMPONENTS, *FIXED):
+        options = getattr(settings, section)
+        test = getattr(options, "validate", None) or getattr(options, "check", None)
+        if test is not None:
+            yield test
+    # a source without its files says what to give as the first thing it does; it reads nothing
+    if any(getattr(settings.data, key, "") is None for key in ("manifest", "root")):
+        source = resolve("data", settings.data.name)(settings.data)
+        yield lambda: source.load(settings.run.seed)
+
+
+def flatten(settings: Settings) -> dict[str, Any]:
+    """Config path -> value, down to values that are no sections."""
+
+    def walk(node: Any, path: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for spec in fields(node):
+            value = getattr(node, spec.name)
+            where = f"{path}.{spec.name}" if path else spec.name
+            found.update(walk(value, where) if is_dataclass(value) else {where: value})
+        return found
+
+    flat = walk(settings.run, "")
+    for section in (*COMPONENTS, *FIXED):
+        flat.update(walk(getattr(settings, section), section))
+    return flat
+
+
+def _shown(problem: Problem) -> str:
+    line = f"\n  {problem.path}: {problem.given}\n    expected: {problem.expected}"
+    return line + (f"\n    did you mean: {problem.nearest}" if problem.nearest else "")

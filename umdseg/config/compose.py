@@ -1,0 +1,120 @@
+"""Hydra's composition with its mistakes collected instead of raised one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import umdseg
+from umdseg.config.values import Problem
+from umdseg.errors import nearest
+
+OPTIONAL_GROUPS = ("experiment", "debug")
+
+
+def conf_dir() -> Path:
+    """The folder of YAML files: inside an installed package, beside the package in a checkout."""
+    package = Path(umdseg.__file__).resolve().parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+@cache
+def groups() -> tuple[str, ...]:
+    """The names of all groups."""
+    return tuple(sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir()))
+
+
+@contextmanager
+def hydra_session(search: Sequence[str] = ()) -> Iterator[ConfigLoader]:
+    """Hydra initialised on `conf_dir()`; whatever Hydra state there was is put back afterwards.
+
+    Args:
+        search: further folders of YAML files (`--config-dir`).
+    """
+    state = GlobalHydra.instance()
+    before = state.hydra
+    state.clear()
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+            loader = state.config_loader()
+            for folder in search:
+                loader.get_search_path().append("--config-dir", f"file://{Path(folder).resolve()}")
+            yield loader
+    finally:
+        state.hydra = before
+
+
+def parse(overrides: Sequence[str], loader: ConfigLoader) -> tuple[list[Override], list[Problem]]:
+    """Parse override strings one by one, so that every syntax mistake is reported."""
+    parser = OverridesParser.create(config_loader=loader)
+    parsed: list[Override] = []
+    problems: list[Problem] = []
+    for text in overrides:
+        try:
+            parsed.extend(parser.parse_overrides([text]))
+        except (OverrideParseException, HydraException):
+            problems.append(
+                Problem("command line", f"'{text}'", "key=value, such as adapter.rank=4 or model=vista3d")
+            )
+    return parsed, problems
+
+
+def is_group(override: Override, loader: ConfigLoader) -> bool:
+    """Whether an override chooses from a group (`model=vista3d`) rather than setting a value."""
+    key = override.key_or_group
+    return bool(loader.get_group_options(key, ObjectType.CONFIG)) or bool(loader.list_groups(key))
+
+
+def normalise(override: Override, loader: ConfigLoader) -> tuple[str | None, list[Problem]]:
+    """Return an override as Hydra shall see it (None when it cannot be used) and what is wrong with it.
+
+    Values are set by force: which keys exist is the schema's business, which knows more than the YAML.
+    """
+    text = str(override.input_line)
+    key = override.key_or_group
+    if key.startswith(("hydra.", "hydra/")) or override.is_delete():
+        return text, []
+    if not is_group(override, loader):
+        return "++" + text.lstrip("+"), []
+    value = override.value()
+    chosen = value if isinstance(value, list) else [value]
+    choices = loader.get_group_options(key, ObjectType.CONFIG)
+    if value is None and key in OPTIONAL_GROUPS:
+        return text.lstrip("+"), []
+    shown = ", ".join(choices)
+    problems = [
+        Problem(key, f"'{name}'", f"one of {shown}", nearest(str(name), choices))
+        for name in chosen
+        if str(name) not in choices
+    ]
+    return (None, problems) if problems else (text.lstrip("+"), [])
+
+
+def composed(door: str, overrides: Sequence[str]) -> tuple[dict[str, Any], list[Problem]]:
+    """Compose and resolve the configuration; must run inside `hydra_session`.
+
+    Returns:
+        Plain nested Python, and the problems Hydra itself found (then the first value is empty).
+    """
+    try:
+        config = compose(door, overrides=list(overrides))
+        value: Any = OmegaConf.to_container(config, resolve=True)
+        return value, []
+    except (HydraException, OmegaConfBaseException) as error:
+        said = str(error).strip().splitlines()[0]
+        where = str(getattr(error, "full_key", None) or "configuration")
+        return {}, [Problem(where, said, "a configuration Hydra can compose")]

@@ -1,0 +1,149 @@
+"""What values mean beyond their type: ranges, choices, and settings that exclude each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from umdseg.errors import nearest
+from umdseg.evaluation.options import BASELINES
+from umdseg.metrics import METRICS
+from umdseg.registry import names
+from umdseg.vocabulary import MODALITIES, Split
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in a configuration.
+
+    Attributes:
+        path: config path ("adapter.rank"), or the group ("model").
+        given: what stands there.
+        expected: what could stand there.
+        nearest: the nearest valid spelling, if one is near.
+    """
+
+    path: str
+    given: str
+    expected: str
+    nearest: str | None = None
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number between two bounds."""
+
+    low: float
+    high: float = float("inf")
+    open_low: bool = False
+
+    def __call__(self, path: str, value: Any) -> Iterator[Problem]:
+        """The problem of a value outside, if it is."""
+        if value < self.low or value > self.high or (self.open_low and value == self.low):
+            yield Problem(path, repr(value), str(self))
+
+    def __str__(self) -> str:
+        low = f"above {self.low:g}" if self.open_low else f"at least {self.low:g}"
+        return low if self.high == float("inf") else f"{low}, at most {self.high:g}"
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """A name, a list of names, or a table keyed by names, all from one set."""
+
+    choices: tuple[str, ...]
+    empty: bool = True
+
+    def __call__(self, path: str, value: Any) -> Iterator[Problem]:
+        """One problem for each name that is none of the choices."""
+        given = [value] if isinstance(value, str) else list(value)
+        shown = ", ".join(self.choices)
+        if not given and not self.empty:
+            yield Problem(path, "nothing", f"at least one of {shown}")
+        for name in given:
+            if name not in self.choices:
+                yield Problem(path, f"'{name}'", f"one of {shown}", nearest(name, self.choices))
+
+
+POSITIVE = Range(0, open_low=True)
+RULES: Mapping[str, Range | OneOf] = {
+    "seed": Range(0, 2**32 - 1),
+    "limit_subjects": Range(1),
+    "adapter.rank": Range(1),
+    "adapter.alpha": POSITIVE,
+    "adapter.dropout": Range(0, 1),
+    "data.split": OneOf(get_args(Split)),
+    "data.modalities": OneOf(MODALITIES, empty=False),
+    "data.train_modalities": OneOf(MODALITIES, empty=False),
+    "data.batch_size": Range(1),
+    "data.foreground": Range(0, 1),
+    "data.patches_per_epoch": Range(1),
+    "data.workers": Range(0),
+    "data.shots": Range(1),
+    "prompt.clicks": Range(1),
+    "fit.steps": Range(0),
+    "fit.lr": POSITIVE,
+    "fit.weight_decay": Range(0),
+    "fit.warmup": Range(0, 1),
+    "fit.grad_clip": Range(0),
+    "fit.ce_weight": Range(0),
+    "fit.point_share": Range(0, 1),
+    "fit.structures_per_step": Range(1),
+    "evaluation.metrics": OneOf(tuple(METRICS), empty=False),
+    "evaluation.baselines": OneOf(BASELINES),
+    "evaluation.tolerance_mm": POSITIVE,
+    "evaluation.bootstrap": Range(100),
+    "evaluation.overlap": Range(0, 0.9),
+    "evaluation.precision": OneOf(("auto", "fp32", "bf16")),
+    "evaluation.overlay_subjects": Range(0),
+    "trainer.num_nodes": Range(1),
+    "trainer.accumulate_grad_batches": Range(1),
+    "trainer.log_every_n_steps": Range(1),
+    "callbacks.checkpoint_every": Range(0),
+    "callbacks.progress_every": Range(0),
+}
+
+
+def check_values(flat: Mapping[str, Any]) -> Iterator[Problem]:
+    """Problems of typed values, given as config path -> value."""
+    rules = {**RULES, "prompt.kinds": OneOf(tuple(names("prompt")), empty=False)}
+    for path, rule in rules.items():
+        if flat.get(path) is not None:
+            yield from rule(path, flat[path])
+    for modality, weight in (flat.get("data.train_modalities") or {}).items():
+        yield from Range(0)(f"data.train_modalities.{modality}", weight)
+
+
+def check_together(flat: Mapping[str, Any]) -> Iterator[Problem]:
+    """Problems of values that only matter beside others, or on this machine."""
+    devices = str(flat["trainer.devices"])
+    if devices not in ("auto", "-1") and not (devices.isdigit() and int(devices) > 0):
+        yield Problem("trainer.devices", repr(devices), "a positive number, -1 (all) or auto")
+    accelerator = flat["trainer.accelerator"]
+    if accelerator in ("gpu", "cuda") and not _has_gpu():
+        expected = "cpu, since PyTorch sees no GPU here (trainer=cpu, or trainer.accelerator=cpu)"
+        yield Problem("trainer.accelerator", f"'{accelerator}'", expected)
+    if flat["task"] == "pretrain":
+        yield from _pretraining(flat)
+    if flat["task"] == "evaluate":
+        return
+    if flat["data.split"] != "test":
+        expected = "test, which train.py scores; evaluate.py takes data.split"
+        yield Problem("data.split", repr(flat["data.split"]), expected)
+    if flat.get("adapter.path"):
+        expected = "evaluate.py adapter.path=... scores a saved adapter; train.py makes a new one"
+        yield Problem("adapter.path", repr(flat["adapter.path"]), expected)
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
+
+
+def _pretraining(flat: Mapping[str, Any]) -> Iterator[Problem]:
+    wanted: Iterable[tuple[str, Any]] = (("model.weights", "random"), ("adapter.name", "full"))
+    for path, value in wanted:
+        if flat.get(path) != value:
+            yield Problem(path, repr(flat.get(path)), f"{value} (task=pretrain starts from nothing)")

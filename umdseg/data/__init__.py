@@ -1,0 +1,1 @@
+"""Paired data: datasets, manifests, grids, preprocessing, cache, patches and whole cases."""

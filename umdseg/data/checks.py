@@ -1,0 +1,55 @@
+"""What can be checked of a dataset before any voxel is read: files, headers, grids, patient space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from umdseg.data.geometry import Grid
+from umdseg.data.io.nifti import GRID_TOLERANCE_MM, grid_mismatch, read_grid
+from umdseg.errors import UserError
+from umdseg.vocabulary import Scan, Subject
+
+
+def check_subjects(subjects: Sequence[Subject]) -> None:
+    """Check files and headers of every scan; voxels are checked when they are read.
+
+    Raises:
+        UserError: no subjects; one subject twice; a missing file or unusable header; a label on another
+            grid than its image; scans of one subject that share no place in patient space.
+    """
+    if not subjects:
+        raise UserError("the dataset has no subjects", expected="at least one subject with one scan")
+    seen: dict[str, str] = {}
+    for subject in subjects:
+        if subject.id in seen:
+            raise UserError(
+                f"subject {subject.id} appears twice (splits '{seen[subject.id]}' and '{subject.split}')",
+                expected="every subject once, in one split",
+            )
+        seen[subject.id] = subject.split
+        grids = {scan.image: _check_scan(scan, subject.id) for scan in subject.scans.values()}
+        _check_space(grids, subject.id)
+
+
+def _check_scan(scan: Scan, subject: str) -> Grid:
+    grid = read_grid(scan.image, subject)
+    if scan.label is not None:
+        label = read_grid(scan.label, subject)
+        if not label.same_as(grid, GRID_TOLERANCE_MM):
+            raise grid_mismatch(label, grid, f"{scan.label} (subject {subject})", scan.image)
+    return grid
+
+
+def _check_space(grids: Mapping[Path, Grid], subject: str) -> None:
+    boxes = {path: grid.to_world(grid.corners()) for path, grid in grids.items()}
+    paths = list(boxes)
+    for i, first in enumerate(paths):
+        for second in paths[i + 1 :]:
+            a, b = boxes[first], boxes[second]
+            if (a.max(axis=0) < b.min(axis=0)).any() or (b.max(axis=0) < a.min(axis=0)).any():
+                raise UserError(
+                    f"scans of subject {subject} share no place in patient space",
+                    where=f"{first} and {second}",
+                    expected="scans of one person in one patient space (RAS+ millimetres); check the affines",
+                )

@@ -1,0 +1,142 @@
+"""Paired data for training (patches) and evaluation (whole cases)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from umdseg.data.cache import CachedScan, PreparedCache
+from umdseg.data.dataset import PairedDataset, few_shots
+from umdseg.data.io.nifti import read_image, read_label
+from umdseg.data.options import DataOptions
+from umdseg.data.patches import Patch, Window, read_on, window_grid
+from umdseg.data.preprocess import Prepared, Preprocessing, prepare_image, prepare_label
+from umdseg.data.sampler import EpochSampler
+from umdseg.data.training import Item, PatchDataset, ScanStore, collate, trainable
+from umdseg.errors import UserError
+from umdseg.vocabulary import Millimetres, Modality, Scan, Subject
+
+
+class PairedDataModule(LightningDataModule):
+    """Serves a paired dataset to one model.
+
+    Args:
+        dataset: subjects and structures.
+        options: sampling, batch size, cache.
+        preprocessing: the card's numbers.
+        window: (X, Y, Z) voxels of a patch.
+        structures: structures trained on, in the order of label values 1, 2, ...
+        seed: the run's seed.
+    """
+
+    def __init__(
+        self,
+        dataset: PairedDataset,
+        options: DataOptions,
+        preprocessing: Preprocessing,
+        window: Window,
+        structures: Sequence[str],
+        seed: int,
+    ) -> None:
+        super().__init__()
+        options.validate()
+        self.dataset, self.options, self.preprocessing = dataset, options, preprocessing
+        self.window, self.structures, self.seed = window, dataset.select(structures), seed
+        self._ids = [dataset.structures[name] for name in self.structures]
+        self._allowed = list(dataset.structures.values())
+        self._scans = ScanStore(PreparedCache(options.cache_dir), preprocessing, self._ids, self._allowed)
+
+    def training_subjects(self) -> list[Subject]:
+        """Training subjects (the first `shots` of them) with at least one labelled scan to train on.
+
+        Raises:
+            UserError: the train split is empty, or nobody in it has a labelled training modality.
+        """
+        subjects = few_shots(self.dataset.of("train"), self.options.shots, self.seed)
+        usable = sorted((s for s in subjects if self.training_modalities(s)), key=lambda s: s.id)
+        if not usable:
+            wanted = ", ".join(m for m, w in self.options.train_modalities.items() if w > 0) or "none"
+            held = sorted({m for s in subjects for m in s.scans})
+            raise UserError(
+                f"none of the {len(subjects)} training subjects has a labelled scan to train on ({wanted})",
+                where="data.train_modalities",
+                expected=f"modalities these subjects have ({', '.join(held)}), with labels",
+            )
+        return usable
+
+    def training_modalities(self, subject: Subject) -> dict[Modality, float]:
+        """Sampling weights of the labelled scans a subject has among the training modalities."""
+        return trainable(subject, self.options.train_modalities)
+
+    def prepare_data(self) -> None:
+        """Fill the cache (one process of a node; the others find it filled)."""
+        scans = [(s, m) for s in self.training_subjects() for m in self.training_modalities(s)]
+        for subject, modality in _progress(scans, "preparing scans"):
+            self.cached(subject, modality)
+
+    def train_dataloader(self) -> DataLoader[Item]:
+        """Batches of patches; see `PatchDataset` for what is drawn."""
+        subjects = self.training_subjects()
+        patches = PatchDataset(subjects, self._scans, self.options, self.window, self.seed)
+        return DataLoader(
+            patches,
+            batch_size=self.options.batch_size,
+            sampler=EpochSampler(patches, len(patches)),
+            num_workers=self.options.workers,
+            persistent_workers=self.options.workers > 0,
+            collate_fn=partial(collate, structures=self.structures),
+        )
+
+    def cases(self, split: str) -> list[Subject]:
+        """Whole subjects of a split.
+
+        Raises:
+            UserError: the split is unknown or empty.
+        """
+        return self.dataset.of(split)
+
+    def cached(self, subject: Subject, modality: Modality) -> CachedScan:
+        """One prepared scan in the cache, prepared now if it is not there."""
+        return self._scans.get(subject, modality)
+
+    def paired(self, subject: Subject) -> dict[Modality, tuple[Prepared, torch.Tensor | None]]:
+        """Whole prepared scans of a subject: image and label (1, X, Y, Z) int16 (None without a label)."""
+        return {modality: self._whole(scan, subject.id) for modality, scan in subject.scans.items()}
+
+    def paired_patch(self, subject: Subject, centre_mm: Millimetres) -> dict[Modality, Patch]:
+        """One window of the same millimetres in every modality the subject has.
+
+        The window lies on the lattice of the reference modality, so that one is read as it is; the
+        others are resampled onto it. All share one affine.
+
+        Args:
+            subject: whose scans.
+            centre_mm: patient millimetres (RAS+); the window's centre is within half a voxel of it.
+        """
+        scans = {modality: self.cached(subject, modality) for modality in subject.scans}
+        target = window_grid(scans[subject.reference()].grid, centre_mm, self.window)
+        return {modality: read_on(scan, target) for modality, scan in scans.items()}
+
+    def _whole(self, scan: Scan, subject: str) -> tuple[Prepared, torch.Tensor | None]:
+        volume = read_image(scan.image, subject)
+        prepared = prepare_image(volume, scan.modality, self.preprocessing)
+        if scan.label is None:
+            return prepared, None
+        label = read_label(scan.label, volume.grid, self._allowed, subject)
+        return prepared, prepare_label(label, self._ids, prepared.grid)
+
+
+def _progress(items: Sequence[tuple[Subject, Modality]], what: str) -> Iterable[tuple[Subject, Modality]]:
+    from tqdm import tqdm
+
+    # nothing for what takes under two seconds; rare plain lines where nobody watches a terminal
+    every = 0.1 if sys.stderr.isatty() else 10.0
+    shown: Iterable[tuple[Subject, Modality]] = tqdm(
+        items, desc=what, unit="scan", delay=2, mininterval=every, file=sys.stderr
+    )
+    return shown

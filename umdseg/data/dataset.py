@@ -1,0 +1,92 @@
+"""A paired dataset: subjects with their scans, and the structures their labels name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from umdseg.data.hashes import file_hash
+from umdseg.errors import UserError, unknown
+from umdseg.files import sha256_value
+from umdseg.seeds import derive
+from umdseg.vocabulary import Split, Subject
+
+
+@dataclass(frozen=True)
+class PairedDataset:
+    """Subjects and structures of one dataset.
+
+    Attributes:
+        name: dataset name as it stands in the case table.
+        subjects: all subjects, each in one split.
+        structures: canonical structure name -> id in the label maps.
+        root: folder that paths are relative to in the fingerprint; None = the files' common folder.
+    """
+
+    name: str
+    subjects: tuple[Subject, ...]
+    structures: Mapping[str, int]
+    root: Path | None = None
+
+    def of(self, split: str) -> list[Subject]:
+        """Subjects of a split; `all` means every subject, also those without a split.
+
+        Raises:
+            UserError: no such split, or nobody is in it.
+        """
+        if split not in get_args(Split):
+            raise unknown("split", split, get_args(Split), where="data.split")
+        chosen = [s for s in self.subjects if split in ("all", s.split)]
+        if not chosen:
+            held = sorted({s.split or "(none)" for s in self.subjects})
+            raise UserError(
+                f"no subject of dataset '{self.name}' is in split '{split}'",
+                where="data.split",
+                expected=f"a split that holds subjects ({', '.join(held)}), or data.split=all",
+            )
+        return chosen
+
+    def select(self, names: Sequence[str] | None) -> tuple[str, ...]:
+        """The dataset's structures, or those of them that are asked for.
+
+        Raises:
+            UserError: a name is not among the dataset's structures.
+        """
+        if names is None:
+            return tuple(self.structures)
+        kind = f"structure in dataset '{self.name}'"
+        for name in names:
+            if name not in self.structures:
+                raise unknown(kind, name, self.structures, where="data.structures")
+        return tuple(names)
+
+    def fingerprint(self, cache_dir: str | Path | None = None) -> str:
+        """SHA-256 over structures, subjects, splits and the content of every file."""
+        rows = []
+        for subject in sorted(self.subjects, key=lambda s: s.id):
+            for modality, scan in sorted(subject.scans.items()):
+                files = [self._hashed(path, cache_dir) for path in (scan.image, scan.label)]
+                told = (subject.split, subject.site, scan.tracer_or_sequence)
+                rows.append([subject.id, modality, *told, *files])
+        return sha256_value({"name": self.name, "structures": dict(self.structures), "rows": rows})
+
+    def _hashed(self, path: Path | None, cache_dir: str | Path | None) -> list[str] | None:
+        if path is None:
+            return None
+        relative = Path(os.path.relpath(path, self.root or self._common())).as_posix()
+        return [relative, file_hash(path, cache_dir)]
+
+    def _common(self) -> str:
+        scans = [scan for subject in self.subjects for scan in subject.scans.values()]
+        files = [path for scan in scans for path in (scan.image, scan.label) if path]
+        return os.path.commonpath([path.parent for path in files])
+
+
+def few_shots(subjects: Sequence[Subject], shots: int | None, seed: int) -> list[Subject]:
+    """The first `shots` subjects of a seeded order; fewer shots are a subset of more."""
+    if shots is None:
+        return list(subjects)
+    return sorted(subjects, key=lambda s: derive(seed, "shots", s.id))[:shots]

@@ -1,0 +1,177 @@
+"""A scan as a network sees it: resampled, cropped, scaled, padded, as the model's card says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+
+from umdseg.data.geometry import Grid, Volume, canonical_grid, resample
+from umdseg.errors import UserError
+from umdseg.files import sha256_value
+from umdseg.vocabulary import Modality
+
+_VERSION = 1
+
+
+class IntensityLike(Protocol):
+    """See `umdseg.backbones.card.Intensity`."""
+
+    @property
+    def kind(self) -> Literal["window", "percentile"]:
+        """Window or percentile."""
+        ...
+
+    @property
+    def low(self) -> float:
+        """Lower end."""
+        ...
+
+    @property
+    def high(self) -> float:
+        """Upper end."""
+        ...
+
+
+class CropLike(Protocol):
+    """See `umdseg.backbones.card.Crop`."""
+
+    @property
+    def above(self) -> float:
+        """Threshold of foreground."""
+        ...
+
+    @property
+    def stage(self) -> Literal["before", "after"]:
+        """On which values the threshold is."""
+        ...
+
+    @property
+    def margin(self) -> int:
+        """Voxels kept around the foreground."""
+        ...
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The numbers of a card that preprocessing needs.
+
+    Attributes:
+        spacing: millimetres of the network's grid.
+        intensity: transform per modality.
+        crop: foreground crop, or None.
+        min_shape: voxels; smaller volumes are padded with 0 on both sides up to this (one window).
+        orientation: only RAS.
+    """
+
+    spacing: tuple[float, float, float]
+    intensity: Mapping[Modality, IntensityLike]
+    crop: CropLike | None
+    min_shape: tuple[int, int, int]
+    orientation: str = "RAS"
+
+    def __post_init__(self) -> None:
+        if self.orientation != "RAS":
+            raise ValueError(f"orientation {self.orientation}: networks are fed in RAS")
+
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that changes the result."""
+        crop = self.crop and [self.crop.above, self.crop.stage, self.crop.margin]
+        intensity = {m: [i.kind, i.low, i.high] for m, i in self.intensity.items()}
+        return sha256_value([_VERSION, self.orientation, self.spacing, self.min_shape, crop, intensity])
+
+
+@dataclass
+class Prepared:
+    """A preprocessed scan.
+
+    Attributes:
+        image: (1, X, Y, Z) float32, RAS+, in the card's spacing and intensity scale.
+        grid: its place in patient space.
+    """
+
+    image: torch.Tensor
+    grid: Grid
+
+
+def prepare_image(volume: Volume, modality: str, p: Preprocessing) -> Prepared:
+    """Preprocess one scan: resample, crop (in scan units), scale, crop (on 0-1 values), pad.
+
+    Args:
+        volume: scan (X, Y, Z) in HU, SUV or a.u. on any grid.
+        modality: picks the intensity transform.
+        p: the card's numbers.
+
+    Raises:
+        UserError: the card has no intensity transform for the modality.
+    """
+    chosen = next((i for m, i in p.intensity.items() if m == modality), None)
+    if chosen is None:
+        known = ", ".join(p.intensity)
+        raise UserError(f"the model's card says nothing about {modality}", expected=f"one of {known}")
+    grid = canonical_grid(volume.grid, p.spacing)
+    array = np.ascontiguousarray(volume.array, dtype=np.float32)
+    image = resample(torch.from_numpy(array)[None], volume.grid, grid)
+    if p.crop is not None and p.crop.stage == "before":
+        image, grid = _crop(image, grid, p.crop)
+    image = scale_intensity(image, chosen)
+    if p.crop is not None and p.crop.stage == "after":
+        image, grid = _crop(image, grid, p.crop)
+    return Prepared(*_pad(image, grid, p.min_shape))
+
+
+def prepare_label(volume: Volume, ids: Sequence[int], grid: Grid) -> torch.Tensor:
+    """Bring a label map onto a prepared scan's grid, nearest neighbour.
+
+    Args:
+        volume: label map (X, Y, Z), whole numbers.
+        ids: ids that count; `ids[i]` becomes i + 1, all others 0.
+        grid: grid of the prepared scan.
+
+    Returns:
+        (1, X, Y, Z) int16; 0 outside the scan's field of view.
+    """
+    table = np.zeros(max([int(volume.array.max()), *ids, 0]) + 1, dtype=np.int16)
+    for position, number in enumerate(ids):
+        table[number] = position + 1
+    mapped = torch.from_numpy(table[volume.array.astype(np.int64)])
+    return resample(mapped[None], volume.grid, grid, mode="nearest", outside=0.0)
+
+
+def scale_intensity(image: torch.Tensor, intensity: IntensityLike) -> torch.Tensor:
+    """Map [low, high] (values or percentiles of the volume) to [0, 1], clipped."""
+    low, high = intensity.low, intensity.high
+    if intensity.kind == "percentile":
+        # numpy, because torch.quantile stops at 16 million values
+        low, high = (float(v) for v in np.percentile(image.numpy(), [low, high]))
+    width = high - low
+    return ((image - low) / width if width > 0 else image - low).clamp(0, 1)
+
+
+def _crop(image: torch.Tensor, grid: Grid, crop: CropLike) -> tuple[torch.Tensor, Grid]:
+    found = image[0] > crop.above
+    if not bool(found.any()):
+        return image, grid
+    start, stop = [], []
+    for axis in range(3):
+        others = tuple(a for a in range(3) if a != axis)
+        hit = torch.nonzero(found.sum(dim=others))[:, 0]
+        start.append(max(int(hit[0]) - crop.margin, 0))
+        stop.append(min(int(hit[-1]) + 1 + crop.margin, grid.shape[axis]))
+    part = image[:, start[0] : stop[0], start[1] : stop[1], start[2] : stop[2]]
+    return part.contiguous(), grid.crop((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+
+
+def _pad(image: torch.Tensor, grid: Grid, shape: tuple[int, int, int]) -> tuple[torch.Tensor, Grid]:
+    missing = [max(wanted - has, 0) for wanted, has in zip(shape, grid.shape, strict=True)]
+    if not any(missing):
+        return image, grid
+    low = [n // 2 for n in missing]
+    high = [n - b for n, b in zip(missing, low, strict=True)]
+    flat = [low[2], high[2], low[1], high[1], low[0], high[0]]
+    padded = torch.nn.functional.pad(image, flat)
+    stop = [n + h for n, h in zip(grid.shape, high, strict=True)]
+    return padded, grid.crop((-low[0], -low[1], -low[2]), (stop[0], stop[1], stop[2]))

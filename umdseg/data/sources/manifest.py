@@ -1,0 +1,71 @@
+"""data=petct and data=petmri: the user's own paired scans, listed in a manifest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from umdseg.data.checks import check_subjects
+from umdseg.data.dataset import PairedDataset
+from umdseg.data.manifest import COLUMNS, read_manifest
+from umdseg.data.options import DataOptions
+from umdseg.errors import UserError
+
+_PAIRS = {"petct": ["ct", "pet"], "petmri": ["mr", "pet"]}
+_EXAMPLE = {
+    "petct": "P001,pet,images/P001_pet.nii.gz,labels/P001_pet.nii.gz,SUV,FDG,train,siteA",
+    "petmri": "P001,mr,images/P001_t1.nii.gz,labels/P001_t1.nii.gz,a.u.,T1,train,siteA",
+}
+
+
+@dataclass
+class ManifestOptions(DataOptions):
+    """Options of a manifest.
+
+    Attributes:
+        manifest: CSV file, see `umdseg.data.manifest`.
+        structures_file: YAML naming the structures; None means `<CSV stem>.yaml` beside the CSV.
+        modalities: evaluated; empty means the pair the name stands for (petct: ct, pet; petmri: mr, pet).
+        train_modalities: as elsewhere; empty means both of that pair alike.
+    """
+
+    name: str = "petct"
+    modalities: list[str] = field(default_factory=list)
+    train_modalities: dict[str, float] = field(default_factory=dict)
+    manifest: str | None = None
+    structures_file: str | None = None
+
+    def __post_init__(self) -> None:
+        pair = _PAIRS.get(self.name, ["ct", "pet", "mr"])
+        self.modalities = self.modalities or list(pair)
+        self.train_modalities = self.train_modalities or dict.fromkeys(pair, 1.0)
+
+
+class ManifestSource:
+    """Reads the manifest and checks every file's header."""
+
+    Options = ManifestOptions
+
+    def __init__(self, options: ManifestOptions) -> None:
+        self.options = options
+
+    def load(self, seed: int) -> PairedDataset:
+        """Read the dataset; splits are the manifest's, so `seed` changes nothing.
+
+        Raises:
+            UserError: no manifest given, or anything wrong in it or in the headers of its files.
+        """
+        del seed
+        name = self.options.name
+        if not self.options.manifest:
+            raise UserError(
+                f"data={name} needs a manifest of your scans",
+                where="data.manifest",
+                expected="a CSV, one row per scan, beside a YAML of the same stem, for example\n"
+                f"      subjects.csv:   {','.join(COLUMNS)}\n"
+                f"                      {_EXAMPLE.get(name, _EXAMPLE['petct'])}\n"
+                "      subjects.yaml:  structures: {liver: 1, spleen: 2}\n"
+                f"    python train.py data={name} data.manifest=subjects.csv",
+            )
+        dataset = read_manifest(self.options.manifest, self.options.structures_file)
+        check_subjects(dataset.subjects)
+        return dataset

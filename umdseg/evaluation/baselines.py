@@ -1,0 +1,150 @@
+"""Trivial competitors: what a model must beat before its score means anything."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umdseg.data.dataset import PairedDataset
+from umdseg.data.geometry import Volume
+from umdseg.data.io.nifti import read_image
+from umdseg.evaluation.cases import case_table
+from umdseg.evaluation.intensity import IntensityClassifier, fit_intensity
+from umdseg.evaluation.options import EvaluationOptions
+from umdseg.evaluation.progress import track
+from umdseg.evaluation.references import Click, first_clicks, read_references
+from umdseg.metrics import score_masks
+from umdseg.vocabulary import MODALITIES, Modality, Subject
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def threshold_mask(
+    suv: NDArray[Any],
+    share: float,
+    seed: tuple[int, int, int] | None = None,
+    spacing: Sequence[float] = (1.0, 1.0, 1.0),
+) -> NDArray[np.bool_]:
+    """Voxels at or above a share of the scan's maximum SUV.
+
+    Args:
+        suv: (X, Y, Z).
+        share: 0.41 is the EANM's choice for solid tumours (Boellaard et al., EJNMMI 2015).
+        seed: voxel index of a click; only the 26-connected component there stays, or the nearest
+            one where the click lies below the threshold (a necrotic core, say).
+        spacing: voxel edge lengths in millimetres, for what is nearest.
+    """
+    from scipy import ndimage
+
+    mask = suv >= share * float(suv.max())
+    if seed is None or not mask.any():
+        return mask
+    labelled, _ = ndimage.label(mask, np.ones((3, 3, 3), dtype=int))
+    voxels = np.argwhere(mask)
+    distance = (((voxels - np.array(seed)) * np.array(spacing)) ** 2).sum(axis=1)
+    chosen = labelled[tuple(voxels[int(distance.argmin())])]
+    return np.asarray(labelled == chosen)
+
+
+def evaluate_baselines(
+    dataset: PairedDataset,
+    train: Sequence[Subject],
+    subjects: Sequence[Subject],
+    *,
+    options: EvaluationOptions,
+    modalities: Sequence[Modality] = MODALITIES,
+    structures: Sequence[str] | None = None,
+    prompts: Sequence[str] = ("auto",),
+    seed: int = 0,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Case table of the baselines named in `options.baselines`.
+
+    `intensity` has stage `supervised`; `pet_threshold_30|41` learns nothing, has stage `zero_shot`,
+    and scores the structure `tumour` on PET only: the component of the click for prompt `point`,
+    everything above the threshold for `auto`.
+
+    Raises:
+        UserError: unknown baseline, or a file of a subject is missing or broken.
+    """
+    options.validate()
+    names = dataset.select(structures)
+    classifier = None
+    if "intensity" in options.baselines:
+        classifier = fit_intensity(dataset, train, modalities, names, progress)
+    rows: list[dict[str, Any]] = []
+    for subject in track(subjects, "evaluate baselines", "subject", progress) if options.baselines else ():
+        references = read_references(subject, dataset)
+        clicks = first_clicks(references, subject.reference(), {n: dataset.structures[n] for n in names})
+        for modality in modalities:
+            head = _head(dataset, subject, modality, seed)
+            if modality not in references:
+                continue
+            image = read_image(subject.scans[modality].image, subject.id)
+            reference = references[modality]
+            for predicted in _predictions(
+                classifier, options.baselines, image, modality, names, clicks, prompts
+            ):
+                name, mask = predicted.pop("structure"), predicted.pop("mask")
+                row = {**head, **predicted, "structure": name}
+                if mask is None:
+                    rows.append({**row, "status": "class_unknown"})
+                    continue
+                truth = reference.array == dataset.structures[name]
+                scores = score_masks(
+                    truth, mask, reference.grid.spacing, options.metrics, options.tolerance_mm
+                )
+                rows.append({**row, **scores})
+    return case_table(rows)
+
+
+def _predictions(
+    classifier: IntensityClassifier | None,
+    baselines: Sequence[str],
+    image: Volume,
+    modality: Modality,
+    names: Sequence[str],
+    clicks: Mapping[str, Click],
+    prompts: Sequence[str],
+) -> list[dict[str, Any]]:
+    out: list[dict[str, Any]] = []
+    if classifier is not None:
+        for name in names:
+            start = time.perf_counter()
+            mask = classifier.predict(image, modality, name)
+            head = {"model": "intensity", "stage": "supervised", "prompt": "auto", "clicks": 0}
+            out.append({**head, "structure": name, "mask": mask, "seconds": time.perf_counter() - start})
+    shares = [b for b in baselines if b.startswith("pet_threshold_")]
+    if modality != "pet" or "tumour" not in names:
+        return out
+    for baseline in shares:
+        share = int(baseline.rsplit("_", 1)[1]) / 100
+        head = {"model": baseline, "stage": "zero_shot", "structure": "tumour"}
+        if "auto" in prompts:
+            out.append({**head, "prompt": "auto", "clicks": 0, "mask": threshold_mask(image.array, share)})
+        if "point" in prompts and "tumour" in clicks:
+            index = np.round(image.grid.to_index(np.array([clicks["tumour"].point]))[0]).astype(int)
+            seed = (int(index[0]), int(index[1]), int(index[2]))
+            mask = threshold_mask(image.array, share, seed, image.grid.spacing)
+            condition = clicks["tumour"].condition
+            out.append({**head, "prompt": "point", "clicks": 1, "condition": condition, "mask": mask})
+    return out
+
+
+def _head(dataset: PairedDataset, subject: Subject, modality: Modality, seed: int) -> dict[str, Any]:
+    scan = subject.scans.get(modality)
+    return {
+        **{"dataset": dataset.name, "subject": subject.id, "site": subject.site, "split": subject.split},
+        **{"tracer": (scan.tracer_or_sequence if scan else None) or "", "seed": seed, "modality": modality},
+        **{
+            "pair": "+".join(m for m in MODALITIES if m in subject.scans),
+            "adapter": "none",
+            "fusion": "none",
+        },
+        "score_grid": "label",
+    }

@@ -1,0 +1,69 @@
+"""Predictions on disk: `predictions/<subject>/<modality>__<stage>__<prompt>.nii.gz`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umdseg.data.geometry import Grid, Volume
+from umdseg.data.io.nifti import write_volume
+from umdseg.evaluation.options import BASELINES
+from umdseg.files import write_json
+from umdseg.vocabulary import Subject
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+INDEX = "overlays.json"
+
+
+def prediction_path(folder: Path, subject: str, modality: str, stage: str, prompt: str) -> Path:
+    """Where one prediction lies."""
+    return folder / subject / f"{modality}__{stage}__{prompt}.nii.gz"
+
+
+def save_prediction(labels: NDArray[np.int16], grid: Grid, path: Path) -> None:
+    """Write a label map (X, Y, Z) with the dataset's ids on the scan's own grid."""
+    write_volume(Volume(labels, grid), path)
+
+
+def write_index(folder: Path, subject: Subject, structures: Mapping[str, int]) -> None:
+    """Write the subject's `overlays.json`: which scans and labels belong to its predictions."""
+    scans = {
+        modality: {
+            "image": str(scan.image.resolve()),
+            "label": None if scan.label is None else str(scan.label.resolve()),
+            "units": scan.units,
+        }
+        for modality, scan in subject.scans.items()
+    }
+    write_json(
+        folder / subject.id / INDEX, {"subject": subject.id, "structures": dict(structures), "scans": scans}
+    )
+
+
+def median_subjects(cases: pd.DataFrame, count: int) -> list[str]:
+    """The `count` subjects whose macro Dice is nearest the median of the last stage, then by name.
+
+    A typical subject, chosen by rule: neither the best nor the worst is shown.
+    """
+    rows = cases[(cases["status"] == "ok") & cases["dice"].notna() & ~cases["model"].isin(BASELINES)]
+    stages = list(dict.fromkeys(rows["stage"]))
+    if not stages or count < 1:
+        return []
+    last = "adapted" if "adapted" in stages else stages[-1]
+    means = rows[rows["stage"] == last].groupby("subject")["dice"].mean()
+    distance = (means - means.median()).abs().round(9)
+    return [str(s) for s in sorted(distance.index, key=lambda s: (distance[s], s))[:count]]
+
+
+def keep_predictions(folder: Path, subjects: list[str]) -> None:
+    """Remove the predictions of all other subjects."""
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.is_dir() and path.name not in subjects:
+            shutil.rmtree(path)

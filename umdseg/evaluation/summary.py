@@ -1,0 +1,64 @@
+"""Means of a case table: per modality, structure and stage, with intervals over subjects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from umdseg.evaluation.bootstrap import mean_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MACRO = "macro"
+_GROUP = ("model", "adapter", "stage", "prompt", "modality")
+
+
+def summarise(
+    cases: pd.DataFrame, metric: str = "dice", n_resamples: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """Mean score per structure, and over structures, of every model, stage, prompt and modality.
+
+    Args:
+        cases: case table; only rows with status `ok` and a value count.
+        metric: column to average.
+        n_resamples: bootstrap resamples of the interval.
+        seed: seed of the bootstrap.
+
+    Returns:
+        Columns model, adapter, stage, prompt, modality, structure, mean, low, high, n_subjects.
+        `structure` is `macro` where a subject's value is the mean over its structures.
+    """
+    import pandas as pd
+
+    ok = cases[(cases["status"] == "ok") & cases[metric].notna()]
+    rows: list[dict[str, Any]] = []
+    for names, group in ok.groupby(list(_GROUP), sort=False):
+        head = dict(zip(_GROUP, names, strict=True))
+        parts = [(MACRO, group)] + [(str(s), part) for s, part in group.groupby("structure", sort=False)]
+        for structure, part in parts:
+            values = part.groupby("subject")[metric].mean().sort_index()
+            interval = mean_interval(values.to_numpy(dtype=float), n_resamples, seed)
+            found = {"mean": float(values.mean()), "low": interval.low, "high": interval.high}
+            rows.append({**head, "structure": structure, **found, "n_subjects": len(values)})
+    columns = [*_GROUP, "structure", "mean", "low", "high", "n_subjects"]
+    return pd.DataFrame(rows, columns=columns).astype({"mean": float, "low": float, "high": float})
+
+
+def statuses(cases: pd.DataFrame) -> pd.DataFrame:
+    """Rows per stage, prompt, modality and status: what could not be scored, and why."""
+    keys = ["model", "stage", "prompt", "modality", "status"]
+    return cases.groupby(keys, sort=False).size().rename("rows").reset_index()
+
+
+def macro(summary: pd.DataFrame, **wanted: str) -> dict[str, Any] | None:
+    """The macro row of a summary that matches `wanted` (column=value), or None."""
+    rows = summary[summary["structure"] == MACRO]
+    for column, value in wanted.items():
+        rows = rows[rows[column] == value]
+    return None if rows.empty else {str(k): v for k, v in rows.iloc[0].items()}
+
+
+def structures_of(summary: pd.DataFrame) -> Sequence[str]:
+    """Structure names in the order of first appearance, without macro."""
+    return [s for s in dict.fromkeys(summary["structure"]) if s != MACRO]

@@ -1,0 +1,1 @@
+"""Multi-modal heads around a backbone."""

@@ -1,0 +1,140 @@
+"""A volume session for networks that see one window at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+
+from umdseg.backbones.base import Backbone, Features
+from umdseg.data.geometry import Grid
+from umdseg.inference.classes import ClassScores
+from umdseg.inference.clicks import ClickWindows
+from umdseg.inference.precision import autocast
+from umdseg.inference.sampling import sample
+from umdseg.inference.session import BACKGROUND
+from umdseg.inference.stitch import Place, Shape, importance, stitch
+from umdseg.vocabulary import Prompt
+
+# numbers per output slab
+SLAB_NUMBERS = 1 << 26
+
+
+class WindowSession:
+    """Class prompts by sliding windows, clicks by a window around them.
+
+    Args:
+        backbone: in eval mode.
+        image: (1, X, Y, Z) preprocessed, at least one window large.
+        grid: place of `image`.
+        native: the scan's own grid.
+        window: voxels of one pass.
+        overlap: share by which sliding windows overlap.
+        precision: auto, fp32, bf16.
+        skip_air: leave windows of nothing but air out.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        image: torch.Tensor,
+        grid: Grid,
+        native: Grid,
+        *,
+        window: Shape,
+        overlap: float = 0.25,
+        precision: str = "auto",
+        skip_air: bool = True,
+    ) -> None:
+        self.native = native
+        self._backbone, self._image, self._grid = backbone, image, grid
+        self._window, self._overlap, self._skip_air = window, overlap, skip_air
+        self._precision = precision
+        self._device = next(backbone.parameters(), image).device
+        self._autocast()
+        self._history: list[dict[str, Prompt]] = [{}]
+        self._windows = ClickWindows(backbone, grid, window, self._encode_at)
+        self._classes = ClassScores(backbone, self._stitch, self._encode, self._autocast, image.numel())
+        self._placed: dict[Prompt, list[tuple[Grid, torch.Tensor]]] = {}
+
+    def prompt(self, prompts: Sequence[Prompt]) -> None:
+        """Ask; a prompt replaces the earlier one of the same structure (points are given whole)."""
+        self._history.append({**self._history[-1], **{prompt.structure: prompt for prompt in prompts}})
+
+    def undo(self) -> None:
+        """Take the last call of `prompt` back."""
+        if len(self._history) > 1:
+            self._history.pop()
+
+    @torch.no_grad()
+    def scores(
+        self, structures: Sequence[str], grid: Grid | None = None
+    ) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Logits resampled linearly to `grid` (None: the scan's own) as (z slice, (K, X, Y, dz))."""
+        target = grid or self.native
+        asked = [self._history[-1].get(name, Prompt(name)) for name in structures]
+        by_class = tuple(dict.fromkeys(p.structure for p in asked if p.kind == "auto"))
+        canvas = self._classes.logits(by_class) if by_class else None
+        for prompt in asked:
+            if prompt.kind != "auto":
+                self._place(prompt)
+        numbers = target.shape[0] * target.shape[1] * (max(len(by_class), len(asked)) + 4)
+        step = max(SLAB_NUMBERS // numbers, 1)
+        for start in range(0, target.shape[2], step):
+            stop = min(start + step, target.shape[2])
+            part = target.slab(start, stop)
+            sampled = None if canvas is None else self._sample(canvas, target, start, stop)
+            if sampled is not None and len(by_class) == len(asked):
+                yield slice(start, stop), sampled
+                continue
+            planes = [
+                self._sample_placed(prompt, part)
+                if sampled is None or prompt.kind != "auto"
+                else sampled[by_class.index(prompt.structure)]
+                for prompt in asked
+            ]
+            yield slice(start, stop), torch.stack(planes)
+
+    def _sample(self, canvas: torch.Tensor, target: Grid, start: int, stop: int) -> torch.Tensor:
+        if target.same_as(self._grid, tolerance_mm=1e-4):
+            return canvas[..., start:stop]
+        return sample(canvas, self._grid, target.slab(start, stop), outside=BACKGROUND)
+
+    def _place(self, prompt: Prompt) -> None:
+        if prompt not in self._placed:
+            with self._autocast():
+                found = self._windows.decode(prompt)
+            # logits of older prompts would only cost memory
+            current = set(self._history[-1].values())
+            self._placed = {p: w for p, w in self._placed.items() if p in current}
+            self._placed[prompt] = found
+
+    def _sample_placed(self, prompt: Prompt, part: Grid) -> torch.Tensor:
+        """(X, Y, dz); where the windows of far apart clicks overlap, their weighted mean."""
+        windows = self._placed[prompt]
+        total = torch.zeros(2, *part.shape)
+        for grid, logits in windows:
+            weight = importance(self._window) if len(windows) > 1 else torch.ones(grid.shape)
+            total += sample(torch.stack([logits * weight, weight]), grid, part, outside=0.0)
+        mean = total[0] / total[1].clamp(min=1e-12)
+        return torch.where(total[1] > 0, mean, torch.full_like(mean, BACKGROUND))
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return autocast(self._precision, self._device)
+
+    def _stitch(self, predict: Callable[[torch.Tensor, Place], torch.Tensor]) -> torch.Tensor:
+        return stitch(self._image, predict, self._window, self._overlap, self._skip_air)
+
+    def _encode_at(self, start: Shape) -> Features:
+        ends = [a + n for a, n in zip(start, self._window, strict=True)]
+        place = (slice(start[0], ends[0]), slice(start[1], ends[1]), slice(start[2], ends[2]))
+        return self._encode(self._image[(slice(None), *place)][None], place)
+
+    def _encode(self, part: torch.Tensor, place: Place) -> Features:
+        start = (place[0].start, place[1].start, place[2].start)
+        stop = (place[0].stop, place[1].stop, place[2].stop)
+        affine = torch.from_numpy(self._grid.crop(start, stop).affine)[None]
+        with self._autocast():
+            return self._backbone.encode(part.to(self._device), affine)

@@ -1,0 +1,1 @@
+"""How a model is asked: by class, by click; and the clicks themselves."""

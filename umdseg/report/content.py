@@ -1,0 +1,132 @@
+"""What the page says: sentences and table rows from gap.json and the summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from umdseg.evaluation.options import BASELINES
+from umdseg.evaluation.summary import MACRO, macro, structures_of
+from umdseg.report.words import MODALITY, STAGE, count, number, pairs, select
+from umdseg.vocabulary import MODALITIES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Result = Mapping[str, Any]
+
+
+def headlines(result: Result, summary: pd.DataFrame) -> list[dict[str, Any]]:
+    """One card per target modality: the gap of Dice before and after, closure and forgetting.
+
+    A prompt with a defined gap is preferred, `auto` before the others.
+    """
+    cards = []
+    dice = [p for p in pairs(result) if p[2] == "dice"]
+    for reference, target in dict.fromkeys(p[:2] for p in dice):
+        prompts = [p[3] for p in dice if p[:2] == (reference, target)]
+        defined = [
+            p for p in prompts if (e := _find(result, "gaps", reference, target, p)) and e["gap"] is not None
+        ]
+        prompt = (defined or prompts)[0]
+        before = _find(result, "gaps", reference, target, prompt, stage="zero_shot")
+        after = _find(result, "gaps", reference, target, prompt, stage="adapted")
+        cards.append(
+            {
+                "target": target,
+                "reference": reference,
+                "prompt": prompt,
+                "before": before,
+                "after": after,
+                "closure": _find(result, "closure", reference, target, prompt),
+                "forgetting": _find(result, "forgetting", reference, target, prompt),
+                "sentence": _sentence(before, summary),
+            }
+        )
+    return cards
+
+
+def _sentence(entry: Mapping[str, Any] | None, summary: pd.DataFrame) -> str:
+    if entry is None:
+        return ""
+    if entry["gap"] is None:
+        return f"No gap before adaptation: {entry['reason']}."
+    wanted = {"stage": entry["stage"], "prompt": entry["prompt"]}
+    scores = {m: macro(summary, modality=m, **wanted) for m in (entry["reference"], entry["target"])}
+    means = ", ".join(f"{number(s['mean'], 2)} on {MODALITY[m]}" for m, s in scores.items() if s)
+    people = f"{count(entry['n_subjects'], 'subject')} and {count(entry['n_structures'], 'structure')}"
+    verdict = "" if entry["ci"] is None else _verdict(entry["ci"])
+    stage = STAGE[entry["stage"]].capitalize()
+    return f"{stage} macro Dice over all scans: {means}. The gap is of the {people} scored in both{verdict}."
+
+
+def _verdict(ci: list[float]) -> str:
+    if ci[0] <= 0 <= ci[1]:
+        return "; its interval includes 0, so it may be chance"
+    return "; its interval excludes 0"
+
+
+def gap_rows(result: Result) -> list[dict[str, Any]]:
+    """One row per pair, metric and prompt: gaps before and after, closure, forgetting."""
+    rows = []
+    for reference, target, metric, prompt in pairs(result):
+        found = {
+            "before": _find(result, "gaps", reference, target, prompt, metric=metric, stage="zero_shot"),
+            "after": _find(result, "gaps", reference, target, prompt, metric=metric, stage="adapted"),
+            "supervised": _find(result, "gaps", reference, target, prompt, metric=metric, stage="supervised"),
+            "closure": _find(result, "closure", reference, target, prompt, metric=metric),
+            "forgetting": _find(result, "forgetting", reference, target, prompt, metric=metric),
+        }
+        reasons = list(dict.fromkeys(e["reason"] for e in found.values() if e and e.get("reason")))
+        counted = next((e for e in found.values() if e and e["n_subjects"]), None)
+        n = (
+            f"{counted['n_subjects']} × {counted['n_structures']}"
+            if counted and "n_structures" in counted
+            else "0"
+        )
+        head = {"reference": reference, "target": target, "metric": metric, "prompt": prompt}
+        rows.append({**head, **found, "n": n, "reasons": reasons})
+    return rows
+
+
+def _find(
+    result: Result, kind: str, reference: str, target: str, prompt: str, metric: str = "dice", **more: str
+) -> Mapping[str, Any] | None:
+    return select(result[kind], reference=reference, target=target, prompt=prompt, metric=metric, **more)
+
+
+def organ_table(summary: pd.DataFrame, prompt: str) -> dict[str, Any]:
+    """Mean Dice per structure: columns are (modality, stage), rows structures and their macro mean."""
+    rows = summary[summary["prompt"] == prompt]
+    columns = [
+        (m, s) for m in MODALITIES for s in STAGE if ((rows["modality"] == m) & (rows["stage"] == s)).any()
+    ]
+    body = []
+    for name in (*structures_of(rows), MACRO):
+        cells = []
+        for modality, stage in columns:
+            hit = rows[
+                (rows["structure"] == name) & (rows["modality"] == modality) & (rows["stage"] == stage)
+            ]
+            cells.append(None if hit.empty else float(hit["mean"].iloc[0]))
+        body.append({"name": name, "cells": cells})
+    return {"columns": columns, "rows": body}
+
+
+def baseline_rows(summary: pd.DataFrame) -> dict[str, Any] | None:
+    """Macro Dice of baselines beside the model's; None when there are no baselines."""
+    rivals = [b for b in BASELINES if (summary["model"] == b).any()]
+    if not rivals:
+        return None
+    rows = summary[summary["structure"] == MACRO]
+    groups = list(
+        dict.fromkeys(rows[["model", "adapter", "stage", "prompt"]].itertuples(index=False, name=None))
+    )
+    groups.sort(key=lambda g: g[0] in BASELINES)
+    body = []
+    for model, adapter, stage, prompt in groups:
+        wanted = {"model": model, "adapter": adapter, "stage": stage, "prompt": prompt}
+        cells = [macro(rows, modality=m, **wanted) for m in MODALITIES]
+        trivial = model in BASELINES
+        body.append({"model": model, "stage": stage, "prompt": prompt, "cells": cells, "baseline": trivial})
+    return {"rivals": rivals, "rows": body}

@@ -1,0 +1,129 @@
+"""One self-contained HTML page from a run folder."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from umdseg.evaluation.cases import read_cases
+from umdseg.evaluation.gap import gap
+from umdseg.evaluation.options import BASELINES
+from umdseg.evaluation.predictions import median_subjects
+from umdseg.evaluation.summary import statuses, summarise
+from umdseg.files import write_text
+from umdseg.report import words
+from umdseg.report.content import baseline_rows, gap_rows, headlines, organ_table
+from umdseg.report.figures import gap_forest, organ_dots
+from umdseg.report.overlays import overlay
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def build_report(run_folder: Path, overlay_subjects: int = 1) -> Path:
+    """Write `report.html` into a run folder from what lies in it.
+
+    Reads cases.parquet, gap.json, provenance.json, config.yaml, and for the pictures predictions/
+    with the scans their `overlays.json` names. Without gap.json the gap is computed anew; whatever
+    else is missing leaves its section out.
+
+    Args:
+        run_folder: folder of a run.
+        overlay_subjects: how many subjects to picture.
+
+    Returns:
+        Path of the report.
+
+    Raises:
+        UserError: the folder has no case table.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    run_folder = Path(run_folder)
+    cases = read_cases(run_folder)
+    result = _json(run_folder / "gap.json") or gap(cases)
+    environment = Environment(
+        loader=PackageLoader("umdseg.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=words.number,
+        structure=words.structure,
+        interval=words.interval,
+        with_interval=words.with_interval,
+    )
+    config = run_folder / "config.yaml"
+    page = environment.get_template("template.html.j2").render(
+        name=run_folder.resolve().name,
+        words=words,
+        provenance=_json(run_folder / "provenance.json"),
+        config=config.read_text(encoding="utf-8") if config.exists() else "",
+        result=result,
+        overlays=_overlays(run_folder, cases, overlay_subjects),
+        **_tables(cases, result),
+    )
+    path = run_folder / "report.html"
+    write_text(path, page)
+    return path
+
+
+def _tables(cases: pd.DataFrame, result: Mapping[str, Any]) -> dict[str, Any]:
+    own = cases[~cases["model"].isin(BASELINES)]
+    summary = summarise(cases)
+    model = summary[~summary["model"].isin(BASELINES)]
+    prompts = [str(p) for p in dict.fromkeys(own["prompt"])]
+    return {
+        "what": _what(own),
+        "headlines": headlines(result, model),
+        "gaps": gap_rows(result),
+        "forest": _embed(gap_forest(result["gaps"])),
+        "organs": [
+            {"prompt": p, "figure": _embed(organ_dots(model, p)), "table": organ_table(model, p)}
+            for p in prompts
+        ],
+        "baselines": baseline_rows(summary),
+        "scored": int((cases["status"] == "ok").sum()),
+        "unscored": [row for row in statuses(cases).to_dict("records") if row["status"] != "ok"],
+    }
+
+
+def _what(own: pd.DataFrame) -> dict[str, str]:
+    def joined(column: str) -> str:
+        return ", ".join(str(v) for v in dict.fromkeys(own[column]) if str(v))
+
+    counts = own[own["status"] != "modality_absent"].groupby("modality")["subject"].nunique()
+    scans = ", ".join(f"{counts[m]} {label}" for m, label in words.MODALITY.items() if m in counts)
+    adapters = [a for a in dict.fromkeys(own["adapter"]) if a != "none"]
+    return {
+        "model": joined("model"),
+        "adapter": ", ".join(map(str, adapters)) or "none",
+        "dataset": joined("dataset"),
+        "subjects": f"{words.count(own['subject'].nunique(), 'subject')} ({scans})",
+        "structures": words.count(own["structure"].nunique(), "structure"),
+        "prompts": joined("prompt"),
+        "split": joined("split"),
+    }
+
+
+def _overlays(run_folder: Path, cases: pd.DataFrame, count: int) -> list[dict[str, str]]:
+    folder = run_folder / "predictions"
+    pictures = []
+    for subject in median_subjects(cases, count):
+        found = overlay(folder, subject, cases)
+        if found is not None:
+            pictures.append({"image": _embed(found[0]) or "", "caption": found[1]})
+    return pictures
+
+
+def _embed(image: bytes | None) -> str | None:
+    return None if image is None else "data:image/png;base64," + base64.b64encode(image).decode()
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

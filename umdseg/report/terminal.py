@@ -1,0 +1,89 @@
+"""The result as a table on standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from umdseg.evaluation.options import BASELINES
+from umdseg.evaluation.summary import macro, summarise
+from umdseg.report.words import METRIC, MISSING, MODALITY, STAGE, number, pairs, select, with_interval
+from umdseg.vocabulary import MODALITIES, STAGES
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+    from rich.table import Table
+
+
+def print_result(
+    cases: pd.DataFrame, result: Mapping[str, Any], metric: str = "dice", console: Console | None = None
+) -> None:
+    """Print one table per prompt: modalities across; scores, gaps, closure and forgetting down."""
+    from rich.console import Console
+
+    console = console or Console(stderr=True)
+    own = cases[~cases["model"].isin(BASELINES)]
+    for prompt in dict.fromkeys(own["prompt"]):
+        console.print(result_table(cases, result, str(prompt), metric))
+    console.print("gap = reference - target, same subjects and structures; [95 % CI over subjects]")
+
+
+def result_table(cases: pd.DataFrame, result: Mapping[str, Any], prompt: str, metric: str = "dice") -> Table:
+    """The table of one prompt.
+
+    Args:
+        cases: case table.
+        result: content of gap.json.
+        prompt: prompt kind.
+        metric: column shown.
+    """
+    from rich.table import Table
+
+    # intervals of the means are not shown here, so few resamples do
+    summary = summarise(cases, metric, n_resamples=100)
+    rows = cases[cases["prompt"] == prompt]
+    modalities = [m for m in MODALITIES if (rows["modality"] == m).any()]
+    table = Table(title=f"macro {METRIC.get(metric, metric)}, prompt {prompt}", title_justify="left")
+    # 80 columns hold three intervals only without rules between them
+    table.box, table.title_style, table.pad_edge, table.padding = None, "bold", False, (0, 0, 0, 2)
+    table.add_column("", no_wrap=True)
+    for modality in modalities:
+        table.add_column(MODALITY[modality], justify="right", no_wrap=True)
+    own = summary[~summary["model"].isin(BASELINES)]
+    for stage in (s for s in STAGES if (own["stage"] == s).any()):
+        means = [_mean(own, stage=stage, prompt=prompt, modality=m) for m in modalities]
+        table.add_row(STAGE[stage], *means)
+    for name, kind, when in _LINES:
+        cells = [_cell(result, kind, when, m, prompt, metric) for m in modalities]
+        if any(cell != MISSING for cell in cells):
+            table.add_row(name, *cells)
+    for baseline in (b for b in BASELINES if (rows["model"] == b).any()):
+        means = [_mean(summary, model=baseline, prompt=prompt, modality=m) for m in modalities]
+        table.add_row(baseline, *means, style="dim")
+    return table
+
+
+_LINES = (
+    ("gap before", "gaps", "zero_shot"),
+    ("gap after", "gaps", "adapted"),
+    ("closure", "closure", "adapted"),
+    ("forgetting", "forgetting", "adapted"),
+)
+
+
+def _cell(result: Mapping[str, Any], kind: str, stage: str, modality: str, prompt: str, metric: str) -> str:
+    """Gaps and closure stand under the target, forgetting under the reference modality."""
+    side = 0 if kind == "forgetting" else 1
+    found = next((p for p in pairs(result) if p[side] == modality and p[2:] == (metric, prompt)), None)
+    if found is None:
+        return MISSING
+    entry = select(
+        result[kind], reference=found[0], target=found[1], metric=metric, prompt=prompt, stage=stage
+    )
+    return with_interval(entry, "gap" if kind == "gaps" else "value")
+
+
+def _mean(summary: pd.DataFrame, **wanted: str) -> str:
+    row = macro(summary, **wanted)
+    return MISSING if row is None else number(row["mean"])

@@ -1,0 +1,73 @@
+"""How numbers and names are written in reports."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MODALITY = {"ct": "CT", "pet": "PET", "mr": "MR"}
+STAGE = {"zero_shot": "zero-shot", "adapted": "adapted", "supervised": "supervised"}
+METRIC = {"dice": "Dice", "nsd": "NSD", "hd95": "HD95 (mm)", "assd": "ASSD (mm)"}
+STATUS = {
+    "ok": "scored",
+    "empty_reference": "the reference holds no voxel of the structure",
+    "modality_absent": "the subject has no scan of this modality",
+    "class_unknown": "the model does not know the structure by class",
+    "prompt_unsupported": "the model does not take this kind of prompt",
+    "failed": "the model failed",
+}
+# Okabe and Ito's palette keeps the three apart for colour-blind readers
+COLOUR = {"ct": "#5b6470", "pet": "#d55e00", "mr": "#0072b2"}
+MISSING = "–"
+WHY_INTENSITY = (
+    "The intensity classifier knows one voxel's value and nothing else: per modality and structure it "
+    "calls a voxel positive where p(structure | intensity), counted on the training subjects, is above the "
+    "threshold with the best Dice there. No classifier that sees single voxels can do better on that "
+    "data, so a model above it uses anatomy, not thresholds."
+)
+WHY_THRESHOLD = (
+    "The PET thresholds call every voxel positive that reaches 30 % or 41 % of the scan's maximum SUV; "
+    "with a click only the connected component at the click stays."
+)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number, or a dash for what is undefined."""
+    if value is None or math.isnan(value):
+        return MISSING
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text
+
+
+def interval(ci: Sequence[float] | None, digits: int = 3) -> str:
+    """`[low, high]`, or nothing."""
+    return "" if ci is None else f"[{number(ci[0], digits)}, {number(ci[1], digits)}]"
+
+
+def with_interval(entry: Mapping[str, Any] | None, field: str = "value") -> str:
+    """`0.412 [0.331, 0.480]` of an entry of gap.json, or a dash."""
+    if entry is None or entry[field] is None:
+        return MISSING
+    return f"{number(entry[field])} {interval(entry['ci'])}".strip()
+
+
+def structure(name: str) -> str:
+    """A structure name for people."""
+    return name.replace("_", " ")
+
+
+def count(number: int, noun: str) -> str:
+    """`1 subject`, `2 subjects`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def select(entries: Sequence[Mapping[str, Any]], **wanted: str) -> Mapping[str, Any] | None:
+    """The first entry of a list of gap.json that matches `wanted`, or None."""
+    return next((e for e in entries if all(e.get(k) == v for k, v in wanted.items())), None)
+
+
+def pairs(result: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """(reference, target, metric, prompt) of all gaps, in order and once each."""
+    keys = ("reference", "target", "metric", "prompt")
+    return list(dict.fromkeys(tuple(e[k] for k in keys) for e in result["gaps"]))

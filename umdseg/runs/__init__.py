@@ -1,0 +1,1 @@
+"""Runs: folders, provenance, resuming, sweeps, and the flows of the two doors."""

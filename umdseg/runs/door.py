@@ -1,0 +1,114 @@
+"""What stands behind train.py and evaluate.py: check, run, print the run folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from umdseg.config.check import ConfigError, check
+from umdseg.config.compose import conf_dir, groups
+from umdseg.config.schema import Settings
+from umdseg.config.sweep import plan
+from umdseg.errors import UserError
+
+EXAMPLES = {
+    "train": "python train.py model=vista3d data=petmri data.manifest=subjects.csv adapter=lora",
+    "evaluate": "python evaluate.py adapter.path=RUN/adapter data=sts data.root=FOLDER data.split=all",
+}
+
+
+def main(door: str, arguments: Sequence[str] | None = None) -> int:
+    """Run a door.
+
+    Args:
+        door: `train` or `evaluate`.
+        arguments: command line without the program's name; None takes the process's.
+
+    Returns:
+        Exit status: 0 done, 1 a mistake in data, weights or files, 2 a mistake in the configuration
+        (nothing was run), 130 stopped.
+    """
+    given = _parser(door).parse_intermixed_args(arguments)
+    try:
+        # standard output is for the run folder alone, whatever libraries print
+        with redirect_stdout(sys.stderr):
+            if given.cfg:
+                text, folders = _config_text(door, given), []
+            else:
+                text, folders = "", _run(door, given)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command continues", file=sys.stderr)
+        return 130
+    from umdseg.runs.job import is_leader
+
+    if is_leader():
+        sys.stdout.write(text + "".join(f"{folder}\n" for folder in folders))
+        sys.stdout.flush()
+    return 0
+
+
+def _run(door: str, given: argparse.Namespace) -> list[Path]:
+    search = given.config_dir
+    if not given.multirun:
+        return [_job(check(door, given.overrides, search))]
+    from umdseg.runs.sweep import run_sweep
+
+    sweep = plan(door, given.overrides, search)
+    for notice in sweep.notices:
+        print(notice, file=sys.stderr)
+    return run_sweep(door, sweep, _job, search)
+
+
+def _job(settings: Settings) -> Path:
+    from umdseg.runs.trainer import silence
+
+    silence()
+    if settings.run.task == "evaluate":
+        from umdseg.runs.evaluate import run_evaluate
+
+        return run_evaluate(settings)
+    from umdseg.runs.train import run_train
+
+    return run_train(settings)
+
+
+def _config_text(door: str, given: argparse.Namespace) -> str:
+    from umdseg.runs.job import config_text
+
+    return config_text(check(door, given.overrides, given.config_dir))
+
+
+def _parser(door: str) -> argparse.ArgumentParser:
+    choices = [f"  {name}={'|'.join(_choices(name))}" for name in groups()]
+    parser = argparse.ArgumentParser(
+        prog=f"{door}.py",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage=f"python {door}.py [-m] [group=choice ...] [section.option=value ...]",
+        epilog="\n".join(["groups:", *choices, "", "example:", f"  {EXAMPLES[door]}"]),
+    )
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides, such as model=vista3d fit.steps=500")
+    parser.add_argument(
+        "-m", "--multirun", action="store_true", help="sweep: values separated by commas are tried all"
+    )
+    parser.add_argument(
+        "--config-dir", action="append", default=[], metavar="DIR", help="further folder of YAML files"
+    )
+    parser.add_argument("--cfg", choices=["job"], help="print the checked configuration and stop")
+    return parser
+
+
+def _choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1], sys.argv[2:]))

@@ -1,0 +1,132 @@
+"""The flow of evaluate.py: score a model as it is, or with a saved adapter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from umdseg.adapters import AdapterCard, load_adapter
+from umdseg.config.schema import Settings
+from umdseg.errors import UserError
+from umdseg.evaluation.baselines import evaluate_baselines
+from umdseg.evaluation.cases import merge
+from umdseg.evaluation.protocol import evaluate
+from umdseg.runs.identity import folder_hash
+from umdseg.runs.job import Job
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def run_evaluate(settings: Settings) -> Path:
+    """Score on `data.split` and write a run folder.
+
+    Raises:
+        UserError: data, weights or adapter missing, unusable or contradicting each other.
+    """
+    saved = None
+    if settings.adapter.path:
+        saved = adapter_folder(settings.adapter.path)
+        settings = with_card(settings, AdapterCard.read(saved))
+    job = Job.open("evaluate", settings, folder_hash(saved) if saved else None)
+    if job.done():
+        return job.path
+    with job.recorded():
+        parameters = (0, sum(p.numel() for p in job.backbone.net.parameters()))
+        if saved is None:
+            cases = zero_shot(job)
+        else:
+            card = load_adapter(saved, job.backbone)
+            parameters = (card.trainable, card.total)
+            cases = scored(job, "adapted", card.method)
+        cases = merge([cases, baselines(job)])
+        job.finish(cases, parameters, adapter=str(saved) if saved else None)
+    return job.path
+
+
+def zero_shot(job: Job) -> pd.DataFrame:
+    """Score the plain model, or take the table of the same evaluation made before."""
+    store = job.store()
+    known = store.get(job.path) if store else None
+    if known is not None:
+        return known
+    cases = scored(job, "zero_shot", "none")
+    if store:
+        store.put(cases, job.path)
+    return cases
+
+
+def scored(job: Job, stage: str, adapter: str) -> pd.DataFrame:
+    """Score the job's backbone on its subjects, on the device that the trainer section names."""
+    from umdseg.runs.trainer import device_of
+
+    settings, backbone = job.settings, job.backbone
+    backbone.to(device_of(settings.trainer.accelerator))
+    return evaluate(
+        backbone,
+        job.dataset,
+        job.subjects,
+        options=settings.evaluation,
+        stage=stage,
+        model=settings.model.name,
+        adapter=adapter,
+        fusion=settings.fusion.name,
+        prompts=settings.prompt.kinds,  # type: ignore[arg-type]
+        modalities=settings.data.modalities,  # type: ignore[arg-type]
+        structures=job.structures,
+        seed=settings.run.seed,
+        save_to=job.path / "predictions",
+    )
+
+
+def baselines(job: Job) -> pd.DataFrame:
+    """Case table of the trivial competitors asked for (empty when there are none)."""
+    settings, dataset = job.settings, job.dataset
+    needs_training = "intensity" in settings.evaluation.baselines
+    return evaluate_baselines(
+        dataset,
+        dataset.of("train") if needs_training else [],
+        job.subjects,
+        options=settings.evaluation,
+        modalities=settings.data.modalities,  # type: ignore[arg-type]
+        structures=job.structures,
+        prompts=settings.prompt.kinds,
+        seed=settings.run.seed,
+    )
+
+
+def adapter_folder(path: str) -> Path:
+    """The folder of a saved adapter, given itself or its run folder."""
+    folder = Path(path).expanduser()
+    inner = folder / "adapter"
+    return inner if inner.is_dir() else folder
+
+
+def with_card(settings: Settings, card: AdapterCard) -> Settings:
+    """Settings with model and method from an adapter's card.
+
+    Raises:
+        UserError: the command line asks for another model or method, or changes the adapter's options.
+    """
+    wanted = {
+        "model.name": (settings.model.name, card.base_model),
+        "adapter.name": (settings.adapter.name, card.method),
+    }
+    for key, (given, right) in wanted.items():
+        if key in settings.explicit and given != right:
+            raise UserError(
+                f"the adapter was made with '{right}', not '{given}'",
+                where=key,
+                expected="nothing: with adapter.path, model and method come from the adapter's card",
+            )
+    for key in settings.explicit:
+        if key.startswith("adapter.") and key not in ("adapter.path", "adapter.name"):
+            raise UserError(
+                "an adapter's options are fixed once it is saved", where=key, expected="adapter.path alone"
+            )
+    return replace(
+        settings,
+        model=replace(settings.model, name=card.base_model),
+        adapter=replace(settings.adapter, name=card.method),
+    )

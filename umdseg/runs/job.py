@@ -1,0 +1,184 @@
+"""What both doors do before and after their own work."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+
+from umdseg.backbones import load_backbone
+from umdseg.backbones.base import Backbone
+from umdseg.config.schema import COMPONENTS, FIXED, Settings
+from umdseg.data.dataset import PairedDataset
+from umdseg.evaluation.cases import merge, write_cases
+from umdseg.evaluation.gap import gap
+from umdseg.evaluation.predictions import keep_predictions, median_subjects
+from umdseg.files import write_json
+from umdseg.registry import resolve
+from umdseg.runs.folder import RunFolder
+from umdseg.runs.identity import run_hash
+from umdseg.runs.provenance import provenance
+from umdseg.runs.zero_shot import ZeroShotStore
+from umdseg.vocabulary import Subject
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# how the process that owns a run tells the helper processes of distributed training where it is
+FOLDER_VARIABLE = "UMDSEG_RUN_FOLDER"
+
+
+@dataclass
+class Job:
+    """One run's parts.
+
+    Attributes:
+        door: `train` or `evaluate`.
+        settings: checked configuration.
+        dataset: subjects and structures.
+        data: fingerprint of the dataset.
+        backbone: the plain model.
+        subjects: who is scored.
+        structures: those looked for.
+        folder: run folder.
+        hash: the run's hash.
+    """
+
+    door: str
+    settings: Settings
+    dataset: PairedDataset
+    data: str
+    backbone: Backbone
+    subjects: list[Subject]
+    structures: tuple[str, ...]
+    folder: RunFolder
+    hash: str
+
+    @classmethod
+    def open(cls, door: str, settings: Settings, adapter: str | None = None) -> Job:
+        """Load data and model, and find the run folder.
+
+        Args:
+            door: `train` or `evaluate`.
+            settings: checked configuration.
+            adapter: hash of a saved adapter that is scored.
+
+        Raises:
+            UserError: data or weights missing or unusable.
+        """
+        from lightning.pytorch import seed_everything
+
+        seed_everything(settings.run.seed, workers=True, verbose=False)
+        dataset: PairedDataset = resolve("data", settings.data.name)(settings.data).load(settings.run.seed)
+        structures = dataset.select(settings.data.structures)
+        subjects = dataset.of(_split(door, settings))[: settings.run.limit_subjects]
+        model = settings.model
+        backbone = load_backbone(model.name, model.weights, accept_licence=model.accept_licence)
+        data = dataset.fingerprint(settings.data.cache_dir)
+        digest = run_hash(settings, data, backbone.state_sha256, adapter)
+        folder = _folder(door, settings, digest)
+        return cls(door, settings, dataset, data, backbone, subjects, structures, folder, digest)
+
+    @property
+    def path(self) -> Path:
+        """The run folder's path."""
+        return self.folder.path
+
+    def done(self) -> bool:
+        """Whether there is nothing to do; says so. With resume=never an earlier folder is set aside."""
+        if self.settings.run.resume == "never":
+            aside = self.folder.set_aside()
+            if aside is not None:
+                say(f"resume=never: the earlier run is now {aside}")
+            return False
+        if self.folder.leader and self.folder.complete:
+            say("this run is already done; resume=never runs it again")
+            return True
+        return False
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Claim the folder and write its provenance; how the run ended is written whatever happens."""
+        self.folder.claim()
+        weights: dict[str, Any] = {"model": self.settings.model.name, "sha256": self.backbone.weights_sha256}
+        weights |= {"state_sha256": self.backbone.state_sha256, "random": self.backbone.random_weights}
+        data = {"name": self.dataset.name, "fingerprint": self.data, "scored": [s.id for s in self.subjects]}
+        record = provenance(self.settings, self.door, self.hash, weights=weights, data=data)
+        self.folder.begin(record, config_text(self.settings))
+        try:
+            yield
+        except BaseException as error:
+            self.folder.end("failed" if isinstance(error, Exception) else "stopped")
+            raise
+        finally:
+            self.folder.release()
+
+    def store(self) -> ZeroShotStore | None:
+        """Where this zero-shot evaluation is kept; None for random weights, which are new every time."""
+        if self.backbone.random_weights:
+            return None
+        ids = [subject.id for subject in self.subjects]
+        return ZeroShotStore.of(self.settings, self.data, self.backbone.state_sha256, ids, self.structures)
+
+    def finish(self, cases: pd.DataFrame, parameters: tuple[int, int], **facts: Any) -> None:
+        """Write case table, gap.json and report, print the table, and mark the run complete.
+
+        Args:
+            cases: all rows.
+            parameters: trainable and total number.
+            facts: further entries of the provenance.
+        """
+        from umdseg.report import build_report, print_result
+
+        options = self.settings.evaluation
+        write_cases(merge([cases]), self.path)
+        result = gap(cases, options.bootstrap, self.settings.run.seed)
+        result["adapter"] = {"trainable": parameters[0], "total": parameters[1]}
+        write_json(self.path / "gap.json", result)
+        if not (self.settings.run.save_predictions or options.save_predictions):
+            keep_predictions(self.path / "predictions", median_subjects(cases, options.overlay_subjects))
+        # the report shows the record, so that is closed first; without its report a run is not complete
+        self.folder.end("complete", **facts)
+        build_report(self.path, options.overlay_subjects)
+        print_result(cases, result, options.metrics[0])
+
+
+def say(text: str) -> None:
+    """Tell the user something, once; standard output is for the run folder alone."""
+    if is_leader():
+        print(text, file=sys.stderr, flush=True)
+
+
+def config_text(settings: Settings) -> str:
+    """The checked configuration as YAML."""
+    nested: dict[str, Any] = asdict(settings.run)
+    nested |= {section: asdict(getattr(settings, section)) for section in (*COMPONENTS, *FIXED)}
+    return str(OmegaConf.to_yaml(OmegaConf.create(nested)))
+
+
+def is_leader() -> bool:
+    """False in the helper processes of distributed training."""
+    ranks: Sequence[str] = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in ranks)
+
+
+def _split(door: str, settings: Settings) -> str:
+    if door == "evaluate":
+        return settings.data.split
+    return "train" if settings.run.overfit else "test"
+
+
+def _folder(door: str, settings: Settings, digest: str) -> RunFolder:
+    told = os.environ.get(FOLDER_VARIABLE)
+    if told and not is_leader():
+        return RunFolder(Path(told), leader=False)
+    parent = Path(settings.run.runs_dir).expanduser().resolve() / door
+    return RunFolder.locate(
+        parent, settings.name, digest, rename=settings.run.name is None, leader=is_leader()
+    )

@@ -1,0 +1,32 @@
+"""Options of fitting, shared by every task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class FitOptions:
+    """How a model is fitted.
+
+    Attributes:
+        steps: optimizer steps.
+        lr: peak learning rate (AdamW).
+        weight_decay: AdamW weight decay.
+        warmup: share of the steps over which the learning rate rises linearly; cosine decay after it.
+        grad_clip: gradients are scaled down to this global norm; 0 = not at all.
+        ce_weight: weight of the cross-entropy beside Dice.
+        point_share: share of steps prompted by points; the rest is prompted by class.
+        structures_per_step: structures asked for in one step, drawn among those in the patch; None = all.
+        export_weights: after fitting, write the network's weights (fp16 safetensors) here; None = do not.
+    """
+
+    steps: int = 300
+    lr: float = 1e-3
+    weight_decay: float = 1e-5
+    warmup: float = 0.05
+    grad_clip: float = 1.0
+    ce_weight: float = 2.0
+    point_share: float = 0.3
+    structures_per_step: int | None = None
+    export_weights: str | None = None
