@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from umdseg.config.check import check
 from umdseg.config.schema import Settings
 from umdseg.errors import UserError
 from umdseg.runs import door
+from umdseg.runs.provenance import command
 
 ROOT = Path(__file__).parents[1]
 
@@ -63,6 +67,57 @@ def test_mistakes_have_no_traceback_and_their_own_status(
     assert "P001" in err
 
 
+def test_sweep_prints_the_folders_of_its_good_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def job(settings: Settings) -> Path:
+        if settings.run.seed == 0:
+            raise RuntimeError("a defect")
+        return tmp_path / str(settings.run.seed)
+
+    monkeypatch.setattr(door, "_job", job)
+    assert door.main("train", ["-m", "seed=0,1", f"runs_dir={tmp_path}"]) == 1
+    out, err = capfd.readouterr()
+    assert out == f"{tmp_path / '1'}\n"
+    assert "RuntimeError: a defect" in err
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+def test_full_or_closed_disk_is_no_traceback(
+    number: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def job(settings: Settings) -> Path:
+        raise OSError(number, os.strerror(number), "cases.csv")
+
+    monkeypatch.setattr(door, "_job", job)
+    assert door.main("train", []) == 1
+    err = capfd.readouterr().err
+    assert "cases.csv" in err
+    assert os.strerror(number) in err
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_doors_are_commands_too(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from umdseg.cli import main
+
+    monkeypatch.setattr(door, "_job", lambda settings: tmp_path / settings.run.task / str(settings.run.seed))
+    assert main([name, "-m", "seed=3,4", f"runs_dir={tmp_path}"]) == 0
+    assert capfd.readouterr().out == "".join(f"{tmp_path / name / seed}\n" for seed in ("3", "4"))
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    assert f"usage: umdseg {name} " in capfd.readouterr().out
+
+
+def test_recorded_command_is_the_one_to_type(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = check("evaluate", ["seed=3"], [str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["evaluate.py"])
+    assert command("evaluate", settings) == f"python evaluate.py --config-dir {tmp_path} seed=3"
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/umdseg", "evaluate"])
+    assert command("evaluate", settings) == f"umdseg evaluate --config-dir {tmp_path} seed=3"
+
+
 def test_checked_configuration_can_be_printed(capfd: pytest.CaptureFixture[str]) -> None:
     from omegaconf import OmegaConf
 
@@ -79,13 +134,14 @@ def test_help_names_every_choice(capfd: pytest.CaptureFixture[str]) -> None:
     assert "data=petct|petmri|phantom|sts" in out
 
 
-@pytest.mark.parametrize("arguments", [["list", "models"], ["list"]])
+@pytest.mark.parametrize("arguments", [["list", "models"], ["list"], ["list", "fusion"]])
 def test_list(arguments: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "umdseg", *arguments], capture_output=True, text=True, check=True, cwd=ROOT
     )
     lines = [line.strip() for line in done.stdout.splitlines()]
-    assert "vista3d_tiny" in lines
+    assert ("vista3d_tiny" in lines) == (arguments[-1] != "fusion")
+    assert ("none" in lines) == (arguments[-1] != "models")
     assert ("liver" in lines) == (len(arguments) == 1)
 
 

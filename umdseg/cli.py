@@ -1,4 +1,4 @@
-"""The `umdseg` command: list what there is, render reports again."""
+"""The `umdseg` command: the two doors, what there is, reports rendered again."""
 
 from __future__ import annotations
 
@@ -10,15 +10,33 @@ from pathlib import Path
 from umdseg import registry
 from umdseg.errors import UserError
 
-KINDS = {"models": "model", "adapters": "adapter", "data": "data", "prompts": "prompt"}
+KINDS = {
+    "models": "model",
+    "adapters": "adapter",
+    "fusion": "fusion",
+    "data": "data",
+    "prompts": "prompt",
+}
+DOORS = {
+    "train": "measure, adapt, measure again (what train.py does)",
+    "evaluate": "score a model as it is, or a saved adapter (what evaluate.py does)",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments and arguments[0] in DOORS:
+        # the doors read their own flags, which may stand before, between and after overrides
+        from umdseg.runs.door import main as door
+
+        return door(arguments[0], arguments[1:], f"umdseg {arguments[0]}")
     parser = argparse.ArgumentParser(prog="umdseg", description="Find, measure and close the modality gap.")
     commands = parser.add_subparsers(dest="command", required=True)
+    for name, what in DOORS.items():
+        commands.add_parser(name, help=what)
     listing = commands.add_parser(
-        "list", help="registered models, adapters, data, prompts, or known structures"
+        "list", help="registered models, adapters, fusion, data, prompts, or known structures"
     )
     listing.add_argument(
         "what", nargs="?", choices=[*KINDS, "structures"], help="one of them; all when left out"

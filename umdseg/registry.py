@@ -32,11 +32,6 @@ _TABLES: dict[str, dict[str, str]] = {
 }
 
 
-def kinds() -> tuple[str, ...]:
-    """The kinds of component, one Hydra group each."""
-    return tuple(_TABLES)
-
-
 def names(kind: str) -> list[str]:
     """All registered names of a kind, own and from entry points (group `umdseg.<kind>`)."""
     return sorted({**_TABLES[kind], **_outside(kind)})
@@ -46,7 +41,7 @@ def resolve(kind: str, name: str) -> Any:
     """Import and return the factory registered as `name`.
 
     Raises:
-        UserError: no such kind or name (with the nearest one), or its module cannot be imported.
+        UserError: no such kind or name (with the nearest one), or a package it needs is not installed.
     """
     if kind not in _TABLES:
         raise unknown("kind of component", kind, _TABLES)
@@ -57,6 +52,9 @@ def resolve(kind: str, name: str) -> Any:
     try:
         return getattr(import_module(module), attribute)
     except ModuleNotFoundError as error:
+        # a module of ours that is not there is a defect, and nothing to install
+        if error.name is None or error.name.partition(".")[0] == "umdseg":
+            raise
         raise UserError(
             f"{kind} '{name}' needs the package '{error.name}', which is not installed",
             expected=f"pip install {error.name}",

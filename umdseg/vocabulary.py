@@ -35,7 +35,8 @@ class Scan:
         image: NIfTI file.
         modality: ct, pet or mr.
         units: HU for CT, SUV (body weight) for PET, a.u. for MR.
-        label: integer label map on the scan's own grid, or None when the scan has no reference.
+        label: integer label map on the scan's own grid or, shared by a pair, on that of another scan of
+            the subject; None when the scan has no reference.
         tracer_or_sequence: PET tracer ("FDG") or MR sequence ("T1").
     """
 
@@ -63,6 +64,10 @@ class Subject:
         """The modality whose grid and label are the reference: ct if present, else mr, else pet."""
         return next(m for m in ("ct", "mr", "pet") if m in self.scans)
 
+    def other_images(self, modality: Modality) -> list[Path]:
+        """Images of all scans but one; a label that the scan shares may lie on the grid of any of them."""
+        return [scan.image for m, scan in self.scans.items() if m != modality]
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -86,7 +91,8 @@ class Prompt:
 
     def __post_init__(self) -> None:
         if len(self.points) != len(self.signs):
-            raise ValueError(f"prompt '{self.structure}': {len(self.points)} points but {len(self.signs)} signs")
+            counts = f"{len(self.points)} points but {len(self.signs)} signs"
+            raise ValueError(f"prompt '{self.structure}': {counts}")
 
 
 @dataclass

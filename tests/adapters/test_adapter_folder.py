@@ -80,6 +80,22 @@ def test_an_adapter_of_another_model_or_with_unknown_options_is_refused(tmp_path
         load_adapter(folder, model())
 
 
+@pytest.mark.parametrize(("key", "trained"), [("spacing", [1.5, 1.5, 1.5]), ("window", [32, 32, 32])])
+def test_another_spacing_or_window_than_in_training_is_refused_naming_both(
+    key: str, trained: list[float], tmp_path: Path
+) -> None:
+    folder = saved(tmp_path / "a")
+    values = json.loads((folder / FILE).read_text())
+    values["preprocessing"][key] = trained
+    (folder / FILE).write_text(json.dumps(values))
+    backbone = model()
+    with pytest.raises(UserError, match=key) as caught:
+        load_adapter(folder, backbone)
+    assert f"{key} {trained}, not {list(getattr(backbone.card, key))}" in str(caught.value)
+    assert backbone.adapter is None
+    assert not backbone.knows("tumour")
+
+
 def test_taken_class_rows_are_refused(tmp_path: Path) -> None:
     folder = saved(tmp_path / "a")
     backbone = model()

@@ -79,6 +79,21 @@ def test_numpy_scalars_beside_the_weights_are_read(official: State, tmp_path: Pa
     assert read_state(tmp_path / "m.pt").keys() == official.keys()
 
 
+def test_numpy_scalars_written_by_numpy_1_are_read(official: State, tmp_path: Path) -> None:
+    import numpy as np
+
+    path = tmp_path / "m.pt"
+    best = {"best": np.float64(0.9), "curve": np.arange(3.0)}
+    torch.save({"state_dict": official, **best}, path, _use_new_zipfile_serialization=False)
+    # the only difference is the module's name, which stands in the file as a line of text
+    written = path.read_bytes()
+    assert b"cnumpy._core.multiarray\nscalar\n" in written
+    assert b"cnumpy._core.multiarray\n_reconstruct\n" in written
+    path.write_bytes(written.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
+    loaded = read_state(path)
+    assert all(torch.equal(loaded[key], value) for key, value in official.items())
+
+
 def test_half_precision_is_cast_to_the_networks_own(official: State, tmp_path: Path) -> None:
     path = tmp_path / "half.safetensors"
     save_file({k: v.half().contiguous() for k, v in official.items()}, path)
@@ -100,7 +115,9 @@ def test_missing_left_over_and_misshaped_tensors_are_named(official: State, tmp_
     first = "image_encoder.encoder.conv_init.weight"
     path = tmp_path / "m.pt"
     torch.save({k: v for k, v in official.items() if k != first}, path)
-    assert f"missing {first}" in refused(path)
+    message = refused(path)
+    assert f"missing {first}" in message
+    assert f"99% of the {len(official)} tensors are in the file" in message
     torch.save({**official, "extra.weight": torch.zeros(1)}, path)
     assert "unexpected extra.weight" in refused(path)
     torch.save({**official, first: torch.zeros(8, 1, 3, 3, 3)}, path)

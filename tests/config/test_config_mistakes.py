@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from umdseg.config.check import ConfigError, check
+from umdseg.config.sweep import plan
 
 # overrides, config path named, words of the message, nearest name
 MISTAKES = [
@@ -47,6 +50,21 @@ MISTAKES = [
     (["data=sts"], "data.root", "", None),
     (["adapter.path=somewhere"], "adapter.path", "evaluate.py", None),
     (["task=pretrain"], "model.weights", "random", None),
+    (["task=evaluate"], "task", "train or pretrain", None),
+    (["prompt.clicks=2"], "prompt.clicks", "kinds", None),
+    (["ckpt_path=nowhere.ckpt"], "ckpt_path", "a file that exists", None),
+    (["adapter.targets='image_encoder.(a'"], "adapter.targets", "regular expression", None),
+    (["trainer.strategy=dpd"], "trainer.strategy", "auto, ddp", "ddp"),
+    (["trainer.precision=64-true", "trainer.strategy=fsdp"], "trainer", "fit together", None),
+    (["name=a/b"], "name", "a name without", None),
+    (["name=..\\b"], "name", "a name without", None),
+    (["name=x..y"], "name", "a name without", None),
+]
+# the same at the door that scores
+EVALUATE = [
+    (["adapter=lora"], "adapter", "adapter.path=RUN/adapter"),
+    (["task=train"], "task", "evaluate"),
+    (["task=pretrain", "model.weights=random", "adapter=full"], "task", "evaluate"),
 ]
 
 
@@ -60,6 +78,59 @@ def test_mistake_is_named(overrides: list[str], path: str, words: str, near: str
     if near:
         assert problems[path].nearest == near
         assert f"did you mean: {near}" in str(caught.value)
+
+
+@pytest.mark.parametrize(("overrides", "path", "words"), EVALUATE, ids=lambda value: str(value)[:40])
+def test_mistake_of_an_evaluation_is_named(overrides: list[str], path: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check("evaluate", overrides)
+    assert words in {problem.path: problem for problem in caught.value.problems}[path].expected
+    assert check("evaluate", ["adapter=lora", "adapter.path=somewhere"]).adapter.name == "lora"
+
+
+@pytest.mark.parametrize("key", ["runs_dir", "data.cache_dir", "fit.export_weights"])
+def test_places_that_cannot_be_written_are_named_and_nothing_is_made(key: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError) as caught:
+        check("train", [f"{key}={tmp_path}/file/deep/x"])
+    assert [problem.path for problem in caught.value.problems] == [key]
+    check("train", [f"{key}={tmp_path}/new/deep/x"])
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_missing_config_dir_is_named(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nfit:\n  steps: 7\n")
+    given = check("train", ["experiment=mine"], [str(tmp_path)])
+    assert given.fit.steps == 7
+    assert given.search == (str(tmp_path),)
+    for refused in (check, plan):
+        with pytest.raises(ConfigError, match="--config-dir"):
+            refused("train", [], [str(tmp_path / "missing")])
+
+
+def test_table_on_the_command_line_replaces_the_one_in_the_files() -> None:
+    experiment = "experiment=pretrain_tiny_ct"
+    merged = check("train", [experiment]).data.train_modalities
+    assert merged == {"ct": 1, "pet": 0, "mr": 0}
+    assert check("train", [experiment, "data.train_modalities={pet:2}"]).data.train_modalities == {"pet": 2}
+    petct = ["data=petct", "data.manifest=x.csv"]
+    assert check("train", petct).data.train_modalities == {"ct": 1, "pet": 1}
+    assert check("train", [*petct, "data.train_modalities={pet:1}"]).data.train_modalities == {"pet": 1}
+    # a section is no table: what is not named stays
+    assert check("train", ["fit={steps: 3}"]).fit.point_share == check("train", []).fit.point_share
+
+
+def test_learning_rate_is_the_adapters_unless_given() -> None:
+    rates = {name: check("train", [f"adapter={name}"]).fit.lr for name in ("lora", "none", "full")}
+    assert rates == {"lora": 2e-3, "none": 2e-3, "full": 2e-4}
+    assert check("train", ["adapter=full", "fit.lr=0.01"]).fit.lr == 0.01
+
+
+def test_runs_dir_is_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert check("train", ["runs_dir='~/mine'"]).runs_dir == tmp_path / "mine"
+    assert check("train", []).runs_dir == Path.cwd() / "runs"
 
 
 def test_all_mistakes_at_once() -> None:

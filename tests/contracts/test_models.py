@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from umdseg import registry
-from umdseg.backbones import Backbone, ModelOptions, load_backbone
+from umdseg.backbones import Backbone, load_backbone
 from umdseg.errors import UserError
 from umdseg.vocabulary import MODALITIES, PROMPT_KINDS, Prompt
 
 
 @pytest.fixture(params=registry.names("model"))
 def backbone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backbone:
-    # the same classes, narrow: what the battery asks does not depend on width
+    # the same class table, narrow: what the battery asks does not depend on width
     from monai.networks import nets
 
     from umdseg.backbones import vista3d
@@ -130,8 +130,3 @@ def test_wrong_windows_and_names_are_refused(backbone: Backbone) -> None:
         backbone.encode(torch.zeros(1, 1, backbone.card.divisor + 1, *window(backbone)[1:]))
     with pytest.raises(UserError, match="did you mean"):
         backbone.decode(backbone.encode(image(backbone)), [Prompt("livr")])
-
-
-def test_options_name_the_model() -> None:
-    for name in registry.names("model"):
-        assert ModelOptions(name=name).name == name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from umdseg import progress
 from umdseg.data import cache as cache_room
 from umdseg.data.cache import PreparedCache
 from umdseg.data.checks import check_subjects
@@ -46,6 +48,52 @@ def test_unknown_split_is_named_with_its_neighbour(dataset: PairedDataset) -> No
 def test_all_structures_unless_some_are_asked_for(dataset: PairedDataset) -> None:
     assert dataset.select(None) == ("liver", "spleen")
     assert dataset.select(["spleen"]) == ("spleen",)
+
+
+def test_structures_are_known_by_any_of_their_names(dataset: PairedDataset) -> None:
+    kidneys = replace(dataset, structures={"kidney_left": 2, "tumour": 1})
+    assert kidneys.select(["Tumor", "left kidney"]) == ("tumour", "kidney_left")
+    with pytest.raises(UserError, match="'kidney_left' is named twice"):
+        kidneys.select(["left kidney", "kidney_left"])
+    # a structure of the table that this dataset lacks
+    with pytest.raises(UserError, match="unknown structure in dataset 'mine' 'right kidney'") as caught:
+        kidneys.select(["right kidney"])
+    assert caught.value.where == "data.structures"
+    with pytest.raises(UserError, match="the list is empty"):
+        kidneys.select([])
+    with pytest.raises(UserError, match="names no structures"):
+        replace(dataset, structures={}).select(None)
+
+
+def test_nobody_to_train_on_says_how_to_name_them(paired) -> None:
+    dataset = ManifestSource(ManifestOptions(manifest=str(paired({"A": ("ct",)}).write()))).load(0)
+    with pytest.raises(UserError, match="in split 'train'") as caught:
+        dataset.of("train")
+    assert "fill the `split` column of the manifest (train|val|test)" in caught.value.expected
+    assert "data.split=all" not in str(caught.value)
+
+
+def test_a_label_of_another_scan_of_the_subject_is_allowed_others_are_not(dataset: PairedDataset) -> None:
+    first, second = dataset.subjects
+    ct_label = first.scans["ct"].label
+
+    def with_label(subject, path):
+        return replace(subject, scans={**subject.scans, "pet": replace(subject.scans["pet"], label=path)})
+
+    check_subjects([with_label(first, ct_label)])
+    # B has no CT, so nothing of B lies on the CT's grid
+    with pytest.raises(UserError, match="another grid") as caught:
+        check_subjects([with_label(second, ct_label)])
+    for named in (ct_label, second.scans["pet"].image, "subject B"):
+        assert str(named) in str(caught.value)
+
+
+def test_hashing_many_files_tells_how_far_it_is(dataset: PairedDataset, monkeypatch, capsys) -> None:
+    clock = itertools.count(0, 3.0)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    dataset.fingerprint()
+    # two scans of A, one of B, each with a label
+    assert "1/6 files" in capsys.readouterr().err
 
 
 def test_fingerprint_without_a_root_does_not_know_the_place(dataset: PairedDataset, tmp_path) -> None:

@@ -53,6 +53,14 @@ def test_files_give_back_the_table_and_undefined_stays_undefined(tmp_path) -> No
     assert "NaN" not in (tmp_path / "cases.csv").read_text()
 
 
+def test_identifiers_that_look_like_numbers_stay_texts(tmp_path) -> None:
+    table = case_table([row("001", site="07", condition="1.0", dice=0.5), row("010", site="08", dice=0.25)])
+    write_cases(table, tmp_path)
+    found = read_cases(tmp_path / "cases.csv")
+    assert found.subject.tolist() == ["001", "010"]
+    pd.testing.assert_frame_equal(found, table)
+
+
 def test_later_rows_replace_earlier_ones_of_the_same_key() -> None:
     table = merge([case_table([row(dice=0.1), row("b", dice=0.2)]), case_table([row(dice=0.9)])])
     assert dict(zip(table.subject, table.dice, strict=True)) == {"a": 0.9, "b": 0.2}

@@ -62,15 +62,6 @@ def test_hand_made_table() -> None:
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
-def test_interval_is_scipys_bca() -> None:
-    from scipy.stats import bootstrap
-
-    values = np.array([0.50, 0.42, 0.52, 0.40])
-    theirs = bootstrap((values,), np.mean, n_resamples=2000, method="BCa", rng=np.random.default_rng(0))
-    ours = only(gap(hand_made())["gaps"], stage="zero_shot")["ci"]
-    assert ours == pytest.approx(list(theirs.confidence_interval), abs=0.01)
-
-
 def test_identical_modalities_have_no_gap_and_nothing_to_close() -> None:
     rng = np.random.default_rng(0)
     table = []
@@ -148,6 +139,17 @@ def test_structures_new_to_the_model_have_no_gap_before_and_say_why() -> None:
     assert only(found["gaps"], stage="adapted")["gap"] == pytest.approx(0.6 - 0.75)
     assert found["closure"][0]["value"] is None
     assert found["forgetting"][0]["value"] is None
+
+
+def test_a_modality_without_labels_is_named_as_the_reason() -> None:
+    table = []
+    for i in range(3):
+        table += rows({("zero_shot", "ct"): 0.8}, f"s{i}")
+        bare = {"status": "empty_reference", "condition": "no_label"}
+        table += rows({("zero_shot", "pet"): float("nan")}, f"s{i}", **bare)
+    (entry,) = gap(case_table(table))["gaps"]
+    assert entry["gap"] is None
+    assert "zero_shot pet: no_label" in entry["reason"]
 
 
 def test_two_subjects_give_a_value_without_an_interval() -> None:

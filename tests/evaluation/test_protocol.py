@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -136,10 +136,10 @@ def test_known_answers_get_their_known_scores(reader, tmp_path) -> None:
         truth = labels(GRIDS["pet"]) == STRUCTURES["liver"]
         seen = truth[..., :8].sum()
         assert found.dice["pet", prompt, "liver"] == pytest.approx(2 * seen / (truth.sum() + seen))
-    volume = (
-        math.prod(len(range(low, high + 1, 4)) * 4 for low, high in zip(*BOXES["tumour"], strict=True)) / 1000
-    )
-    assert found.volume_ref_ml["pet", "auto", "tumour"] == pytest.approx(volume, rel=0.35)
+    # PET voxel centres in the tumour's box: x 18, 22, 26, 30; y -8 ... 8; z -12 ... 4, at 4 mm each
+    assert found.volume_ref_ml["pet", "auto", "tumour"] == pytest.approx(4 * 5 * 5 * 4**3 / 1000)
+    # CT, at 2 mm: x 17 ... 31, y -7 ... 7, z -11 ... 3
+    assert found.volume_ref_ml["ct", "auto", "tumour"] == pytest.approx(8 * 8 * 8 * 2**3 / 1000)
     assert set(cases[cases.modality != "mr"].status) == {"ok"}
     assert (cases.loc[cases.status == "ok", ["seconds", "peak_gb"]] > 0).all(axis=None)
 
@@ -193,10 +193,97 @@ def test_predictions_are_saved_on_the_scans_own_grid_with_the_datasets_ids(reade
     assert [p.name for p in (tmp_path / "predictions").iterdir()] == chosen
 
 
+def shared(one: Subject) -> Subject:
+    """The same subject with the CT's label on the PET row, too."""
+    pet = replace(one.scans["pet"], label=one.scans["ct"].label)
+    return replace(one, scans={**one.scans, "pet": pet})
+
+
+def test_a_label_shared_by_the_pair_scores_pet_on_the_cts_grid(reader, tmp_path) -> None:
+    reader.pet_share = 1.0
+    one = shared(subject(tmp_path, "a"))
+    cases = run(reader, dataset(one), prompts=("auto", "point"), save_to=tmp_path / "predictions")
+    found = by(cases[cases.modality == "pet"], "prompt", "structure")
+    assert set(found.status) == {"ok"}
+    for prompt in ("auto", "point"):
+        # the volume of the CT's voxels, not of the PET's (6.4 ml)
+        assert found.volume_ref_ml[prompt, "tumour"] == pytest.approx(8 * 8 * 8 * 2**3 / 1000)
+        assert found.dice[prompt, "liver"] > 0.85
+        saved = tmp_path / "predictions" / "a" / f"pet__zero_shot__{prompt}.nii.gz"
+        np.testing.assert_array_equal(read_label(saved, GRIDS["pet"]).array, labels(GRIDS["pet"]))
+
+
+def test_baselines_take_a_label_shared_by_the_pair(tmp_path) -> None:
+    train, test = shared(subject(tmp_path, "t", split="train")), shared(subject(tmp_path, "vv"))
+    options = EvaluationOptions(baselines=["intensity", "pet_threshold_41"])
+    arguments = {"options": options, "modalities": ("pet",), "prompts": ("auto", "point"), "progress": False}
+    cases = evaluate_baselines(dataset(train, test), [train], [test], fold=1, shots=4, **arguments)
+    assert cases.loc[cases.model == "intensity", "dice"].min() > 0.7
+    assert set(cases.volume_ref_ml[cases.structure == "tumour"].round(6)) == {4.096}
+    assert (set(cases.fold), set(cases.shots)) == ({1}, {4})
+
+
+def test_a_flipped_label_is_not_taken_for_a_shared_one(tmp_path) -> None:
+    one = subject(tmp_path, "a")
+    label = one.scans["pet"].label
+    flipped = GRIDS["pet"].affine @ np.diag([-1.0, 1, 1, 1])
+    write_volume(Volume(labels(GRIDS["pet"]), Grid(GRIDS["pet"].shape, flipped)), label)
+    with pytest.raises(UserError, match="another grid than its image") as caught:
+        read_references(one, dataset(one))
+    assert str(label) in str(caught.value)
+
+
+def test_a_scan_without_a_label_is_predicted_and_its_rows_say_so(reader, tmp_path) -> None:
+    one = subject(tmp_path, "a")
+    bare = replace(one, scans={**one.scans, "pet": replace(one.scans["pet"], label=None)})
+    cases = run(reader, dataset(bare), prompts=("auto", "point"), save_to=tmp_path / "predictions")
+    pet = cases[cases.modality == "pet"]
+    assert set(zip(pet.status, pet.condition, strict=True)) == {("empty_reference", "no_label")}
+    assert len(pet) == 4
+    assert pet.dice.isna().all()
+    for prompt in ("auto", "point"):
+        saved = tmp_path / "predictions" / "a" / f"pet__zero_shot__{prompt}.nii.gz"
+        array, truth = read_label(saved, GRIDS["pet"]).array, labels(GRIDS["pet"])
+        np.testing.assert_array_equal(array[..., :8], truth[..., :8])
+        assert not array[..., 8:].any()
+
+
+def test_fold_and_shots_stand_in_every_row_and_nothing_where_there_are_none(reader, tmp_path) -> None:
+    one = dataset(subject(tmp_path, "a"))
+    cases = run(reader, one, fold=2, shots=5)
+    assert (set(cases.fold), set(cases.shots)) == ({2}, {5})
+    assert run(reader, one)[["fold", "shots"]].isna().all(axis=None)
+
+
 def test_the_median_subject_is_neither_the_best_nor_the_worst(reader, tmp_path) -> None:
     cases = run(reader, dataset(*(subject(tmp_path, n) for n in ("a", "bb", "ccc"))))
     cases.loc[cases.status == "ok", "dice"] = cases.subject.map({"a": 0.9, "bb": 0.1, "ccc": 0.5})
     assert median_subjects(cases, 1) == ["ccc"]
+
+
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        ({"overlap": 1.0}, "evaluation.overlap"),
+        ({"overlap": float("nan")}, "evaluation.overlap"),
+        ({"metrics": []}, "evaluation.metrics"),
+        ({"metrics": ["dise"]}, "evaluation.metrics"),
+        ({"precision": "fp8"}, "evaluation.precision"),
+        ({"tolerance_mm": 0.0}, "evaluation.tolerance_mm"),
+        ({"overlay_subjects": -1}, "evaluation.overlay_subjects"),
+        ({"bootstrap": 99}, "evaluation.bootstrap"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(options: dict, where: str) -> None:
+    EvaluationOptions(overlap=0.0).validate()
+    with pytest.raises(UserError) as caught:
+        EvaluationOptions(**options).validate()
+    assert caught.value.where == where
+
+
+def test_a_modality_named_twice_is_refused(reader, tmp_path) -> None:
+    with pytest.raises(UserError, match="'ct' is named twice"):
+        run(reader, dataset(subject(tmp_path, "a")), modalities=("ct", "pet", "ct"))
 
 
 def test_training_modes_survive(reader, tmp_path) -> None:
@@ -314,9 +401,13 @@ def test_a_zero_shot_table_made_before_is_reused(reader, tmp_path) -> None:
     first = EvaluationCallback(dataset(one), [one], EvaluationOptions(), tmp_path / "run", **arguments)
     first.on_fit_start(processes(0, 1), SimpleNamespace(backbone=reader))
     again = EvaluationCallback(
-        dataset(one), [one], EvaluationOptions(), tmp_path / "new", reuse=tmp_path / "run", **arguments
+        *(dataset(one), [one], EvaluationOptions(), tmp_path / "new"),
+        **{"reuse": tmp_path / "run", "fold": 1, "shots": 3, **arguments},
     )
     for scan in one.scans.values():
         scan.image.unlink()  # nothing can be measured any more
     again.on_fit_start(processes(0, 1), SimpleNamespace(backbone=reader))
-    assert again.cases.equals(first.cases)
+    own = ["fold", "shots"]
+    assert again.cases.drop(columns=own).equals(first.cases.drop(columns=own))
+    # the rows are the new run's: it may train on other subjects
+    assert again.cases[own].drop_duplicates().to_numpy().tolist() == [[1, 3]]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from umdseg.data.geometry import Grid, resample
-from umdseg.inference.sampling import sample
+from umdseg.inference.sampling import crop_to, sample
 
 AXES = {
     "finer": np.diag([1.3, 0.9, 2.1]),
@@ -55,6 +55,34 @@ def test_a_linear_ramp_stays_a_linear_ramp(name: str) -> None:
     inside = ((voxel >= 0) & (voxel <= np.array(source.shape) - 1)).all(axis=1).reshape(target.shape)
     assert inside.sum() > 100
     torch.testing.assert_close(found[0][inside], expected[0][inside], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_a_slab_touches_only_what_it_needs(name: str) -> None:
+    source, whole = grids(name)
+    values = torch.randn(2, *source.shape, generator=torch.Generator().manual_seed(0))
+    expected = resample(values, source, whole, outside=-10.0)
+    for start in range(0, whole.shape[2], 4):
+        target = whole.slab(start, min(start + 4, whole.shape[2]))
+        part, grid = crop_to(values, source, target)
+        assert part.shape[1:] == grid.shape
+        assert part.data_ptr() >= values.data_ptr(), "a view, not a copy"
+        extent = np.ptp(source.to_index(target.to_world(target.corners())), axis=0)
+        assert (np.array(grid.shape) <= np.ceil(extent) + 4).all()
+        # what lies beyond the part is never looked at
+        hidden = torch.full_like(values, torch.nan)
+        low = source.to_index(grid.affine[None, :3, 3])[0].round().astype(int)
+        place = tuple(slice(a, a + n) for a, n in zip(low.tolist(), grid.shape, strict=True))
+        hidden[(slice(None), *place)] = part
+        found = sample(hidden, source, target, outside=-10.0)
+        torch.testing.assert_close(found, expected[..., start : start + 4], rtol=0, atol=2e-4)
+
+
+def test_a_part_of_the_source_is_given_as_it_is() -> None:
+    source, _ = grids("finer")
+    values = torch.randn(2, *source.shape, generator=torch.Generator().manual_seed(0))
+    found = sample(values, source, source.crop((1, 2, 3), (5, 7, 9)), outside=0.0)
+    assert torch.equal(found, values[:, 1:5, 2:7, 3:9])
 
 
 def test_a_volume_of_one_slice_reaches_half_a_slice() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,12 @@ from monai.inferers import sliding_window_inference
 
 from umdseg import inference, load_backbone
 from umdseg.backbones import Backbone
-from umdseg.data.geometry import Grid
+from umdseg.backbones.vista3d import Vista3d, tiny_network
+from umdseg.backbones.vista3d_cards import vista3d_card
+from umdseg.data.geometry import Grid, resample
 from umdseg.errors import UserError
 from umdseg.inference import classes
+from umdseg.inference.stitch import importance
 from umdseg.vocabulary import Prompt
 
 NAMES = ["liver", "spleen", "lung"]
@@ -76,6 +81,61 @@ def test_logits_are_stitched_where_features_would_not_fit(
     expected = reference(tiny, x, (16, 16, 16), 0.25)
     torch.testing.assert_close(logits(session), expected, rtol=0, atol=1e-4)
     torch.testing.assert_close(logits(session, ["spleen"])[0], expected[1], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["parallel", "oblique"])
+@pytest.mark.parametrize("kept", [1 << 30, 0], ids=["features", "logits"])
+@pytest.mark.parametrize("count", [3, 20])
+def test_logits_on_another_grid_are_the_resampled_logits(
+    tiny: Backbone, count: int, kept: int, turned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20 classes are more than the 16 channels of F: there resampling comes before the linear layer."""
+    from umdseg.inference import window
+
+    monkeypatch.setattr(classes, "DENSE_BYTES", kept)
+    monkeypatch.setattr(window, "SLAB_NUMBERS", 22 * 18 * 9 * 30)
+    names = [*tiny.card.structures][:count]
+    names += [f"new_{i}" for i in range(count - len(names))]
+    rows = tiny.add_structures(names)
+    with torch.no_grad():
+        table = tiny.net.get_parameter("class_head.class_embeddings.weight")
+        table[256:270] = torch.randn(14, 16, generator=torch.Generator().manual_seed(2))
+    x = volume(32, 16, 24)
+    x[:, :, 16:] = 0.01  # air: nobody looks there
+    affine = np.diag([4.7, 5.1, 4.3, 1.0])
+    if turned:
+        affine[:2, :2] = [[4.5, -1.1], [1.2, 4.9]]
+    target = Grid((22, 18, 31), affine)
+    session = inference.open_tensor(tiny, x, window=16, overlap=0.0, precision="fp32")
+    found = logits(session, names, target)
+    with torch.no_grad():
+        parts = [tiny.net(x[:, :, :16, :, z : z + 16], class_vector=torch.tensor([[rows[n]] for n in names]))
+                 for z in (0, 8)]  # fmt: skip
+    weight = importance((16, 16, 16))
+    blended = torch.zeros(2, count, 16, 16, 24)
+    for z, part in zip((0, 8), parts, strict=True):
+        blended[0, ..., z : z + 16] += part[:, 0] * weight
+        blended[1, ..., z : z + 16] += weight
+    native = torch.full((count, 32, 16, 24), -10.0)
+    native[:, :16] = blended[0] / blended[1]
+    tiny.forget_structures()
+    source = Grid((32, 16, 24), np.diag([*tiny.card.spacing, 1.0]))
+    torch.testing.assert_close(found, resample(native, source, target, outside=-10.0), rtol=0, atol=3e-4)
+    assert (found == -10).any()
+
+
+def test_a_group_is_the_union_of_its_members_on_the_output_grid() -> None:
+    torch.manual_seed(0)
+    wide = Vista3d(replace(vista3d_card(), spacing=(6.0, 6.0, 6.0)), tiny_network()).eval()
+    lobes = wide.card.groups["lung"]
+    finer = Grid((20, 18, 31), np.diag([4.0, 5.0, 4.5, 1.0]))
+    session = inference.open_tensor(wide, volume(16, 16, 32), window=16, precision="fp32")
+    single = logits(session, list(lobes), finer)
+    both = logits(session, ["liver", "lung"], finer)
+    assert len(lobes) == 5
+    torch.testing.assert_close(both[1], single.amax(dim=0), rtol=0, atol=1e-4)
+    many = [*list(wide.card.structures)[:20], "lung"]
+    torch.testing.assert_close(logits(session, many, finer)[-1], both[1], rtol=0, atol=1e-4)
 
 
 def test_every_class_set_is_served_by_one_pass(tiny: Backbone) -> None:

@@ -164,6 +164,35 @@ def test_numbers_on_the_page_are_those_of_gap_json(tmp_path) -> None:
     assert any("5.00 %" in text for text in page.text)
 
 
+def test_random_weights_are_named_as_what_they_are(tmp_path) -> None:
+    trained, bare = (
+        " ".join(Page(build_report(run_folder(tmp_path / str(len(stages)), stages=stages))).text)
+        for stages in (("zero_shot", "adapted"), ("zero_shot",))
+    )
+    assert "Started from random weights" in trained
+    assert "not trained" not in trained
+    assert "not trained" in bare
+    for stages, words in ((("zero_shot", "adapted"), "Started from random"), (("zero_shot",), "not trained")):
+        for weights in (True, False):
+            console = Console(file=io.StringIO(), width=200)
+            cases = table(stages=stages)
+            print_result(cases, gap(cases, 300), console=console, random_weights=weights)
+            assert (words in console.file.getvalue()) == weights
+
+
+def test_scan_without_a_label_is_told_from_an_empty_one(tmp_path) -> None:
+    head = {"model": "tiny", "stage": "zero_shot", "prompt": "auto", "modality": "pet", "structure": "liver"}
+    rows = [
+        {**head, "subject": "a", "status": "empty_reference", "condition": "no_label"},
+        {**head, "subject": "b", "status": "empty_reference"},
+        {**head, "subject": "c", "status": "ok", "dice": 0.5},
+    ]
+    write_cases(case_table(rows), tmp_path)
+    page = Page(build_report(tmp_path))
+    assert [tag for tag, a in page.tags if a.get("data-status") == "empty_reference"] == ["tr", "tr"]
+    assert {"the scan has no label", "the reference holds no voxel of the structure"} <= set(page.text)
+
+
 def test_page_says_what_was_not_scored_and_that_weights_are_random(tmp_path) -> None:
     page = Page(build_report(run_folder(tmp_path)))
     assert "random-weights" in page.ids()

@@ -34,3 +34,13 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "subjects.csv").write_text("\n".join(rows) + "\n")
     (root / "subjects.yaml").write_text("structures: {liver: 1, tumour: 2}\n")
     return root / "subjects.csv"
+
+
+@pytest.fixture
+def small(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Overrides of a run that takes seconds, with its cache and its runs in a temporary folder."""
+    monkeypatch.setenv("UMDSEG_CACHE", str(tmp_path / "cache"))
+    tiny = ["data=petct", "model.weights=random", "prompt=auto", "limit_subjects=1", "data.batch_size=1"]
+    tiny += ["data.patches_per_epoch=3", "evaluation.bootstrap=100"]
+    tiny += ["callbacks.checkpoint_every=1", "trainer.log_every_n_steps=1"]
+    return [*tiny, f"data.manifest={manifest}", f"runs_dir={tmp_path / 'runs'}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 from dataclasses import replace
@@ -73,7 +74,14 @@ def test_second_process_is_kept_out_until_the_first_dies(tmp_path: Path) -> None
     finally:
         other.kill()
         other.wait()
-    RunFolder(path).claim()
+    first, second = RunFolder(path), RunFolder(path)
+    first.claim()
+    first.release()
+    # a third one that opened the lock file before the release must not hold another lock than the second
+    with open(path / ".lock", encoding="utf-8") as early:
+        second.claim()
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(early, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_helper_process_writes_nothing(tmp_path: Path) -> None:
@@ -112,6 +120,9 @@ SAME = [
     ["logger=wandb"],
     ["data.workers=2"],
     ["callbacks.progress_every=1"],
+    ["save_predictions=true"],
+    ["evaluation.overlay_subjects=3"],
+    ["fit.lr=0.002"],
 ]
 OTHER = [
     ["seed=1"],
@@ -121,6 +132,8 @@ OTHER = [
     ["data.shots=1"],
     ["prompt=auto"],
     ["model.weights=random"],
+    ["fit.lr=0.001"],
+    ["evaluation.bootstrap=500"],
 ]
 
 
@@ -136,6 +149,28 @@ def test_another_run(overrides: list[str]) -> None:
     assert run_hash(check("train", overrides), "data", "weights") != run_hash(
         check("train", []), "data", "weights"
     )
+
+
+def test_manifests_are_the_same_run_wherever_they_lie() -> None:
+    first, second = (
+        check("train", ["data=petct", f"data.manifest={name}.csv", f"data.structures_file={name}.yaml"])
+        for name in ("a", "b")
+    )
+    assert run_hash(first, "data", "weights") == run_hash(second, "data", "weights")
+
+
+def test_checkpoints_are_told_apart_by_content(tmp_path: Path) -> None:
+    def hashed(name: str, content: str) -> str:
+        (tmp_path / name).write_text(content)
+        return run_hash(check("train", [f"ckpt_path={tmp_path / name}"]), "data", "weights")
+
+    assert hashed("a.ckpt", "same") == hashed("b.ckpt", "same") != hashed("c.ckpt", "other")
+
+
+def test_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="runs_dir"):
+        RunFolder(tmp_path / "file" / "a-01234567").claim()
 
 
 def test_other_data_weights_code_or_adapter_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -10,26 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
 from umdseg.runs import door
 
 ROOT = Path(__file__).parents[2]
-SMALL = [
-    *("data=petct", "model.weights=random", "prompt=auto", "limit_subjects=1", "data.batch_size=1"),
-    *(
-        "data.patches_per_epoch=3",
-        "evaluation.bootstrap=100",
-        "callbacks.checkpoint_every=1",
-        "trainer.log_every_n_steps=1",
-    ),
-]
-
-
-@pytest.fixture
-def small(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Overrides of a run that takes seconds, with its cache and its runs in a temporary folder."""
-    monkeypatch.setenv("UMDSEG_CACHE", str(tmp_path / "cache"))
-    return [*SMALL, f"data.manifest={manifest}", f"runs_dir={tmp_path / 'runs'}"]
 
 
 def _run(kind: str, overrides: list[str], capfd: pytest.CaptureFixture[str]) -> tuple[Path, str]:
@@ -58,6 +44,7 @@ def test_train_again_and_evaluate(
     assert set(before.index) == {(m, s) for m in ("ct", "pet") for s in ("liver", "tumour")}
     assert set(before.xs("tumour", level=1)["status"]) == {"class_unknown"}
     assert set(after["status"]) == {"ok"}
+    assert OmegaConf.load(folder / "config.yaml").fit.lr == 2e-3, "the adapter's own, by name"
     record = json.loads((folder / "provenance.json").read_text())
     assert record["status"] == "complete"
     assert record["weights"]["random"] is True
@@ -86,9 +73,28 @@ def _scores_of_a_saved_adapter(
     assert set(cases["adapter"]) == {"lora"}
     assert cases["dice"].to_dict() == pytest.approx(after["dice"].to_dict(), abs=1e-6)
 
+    # structures are the card's unless asked for, and never silently none
+    part, _ = _run("evaluate", [*small, f"adapter.path={_card(folder, ['tumour', 'brain'])}"], capfd)
+    assert set(pd.read_parquet(part / "cases.parquet")["structure"]) == {"tumour"}
+    assert door.main("evaluate", [*small, f"adapter.path={_card(folder, ['brain', 'aorta'])}"]) == 1
+    err = capfd.readouterr().err
+    assert "brain, aorta" in err
+    assert "liver, tumour" in err
+
     for wrong in ("model=vista3d", "adapter=full"):
         assert door.main("evaluate", [*small, f"adapter.path={folder}", wrong]) == 1
         assert "adapter's card" in capfd.readouterr().err
+
+
+def _card(folder: Path, structures: list[str]) -> Path:
+    """A copy of a saved adapter whose card names other structures."""
+    copy = folder.parent / "-".join(structures)
+    shutil.copytree(folder / "adapter", copy)
+    card = json.loads((copy / "umdseg_adapter.json").read_text())
+    assert set(card["structures"]) == {"liver", "tumour"}
+    assert card["modalities"] == ["ct", "pet"]
+    (copy / "umdseg_adapter.json").write_text(json.dumps(card | {"structures": dict.fromkeys(structures)}))
+    return copy
 
 
 def test_killed_run_goes_on_where_it_was(
@@ -127,8 +133,6 @@ def test_adapter_none_is_an_evaluation(small: list[str], capfd: pytest.CaptureFi
 def test_missing_scan_is_one_clear_message(
     small: list[str], manifest: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    import shutil
-
     broken = tmp_path / "broken"
     shutil.copytree(manifest.parent, broken)
     (broken / "s2_pet_image.nii.gz").unlink()

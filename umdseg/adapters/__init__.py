@@ -9,7 +9,7 @@ from pathlib import Path
 
 from umdseg import registry
 from umdseg.adapters.base import Adapter, AdapterOptions
-from umdseg.adapters.card import AdapterCard
+from umdseg.adapters.card import AdapterCard, preprocessing_of
 from umdseg.backbones.base import Backbone
 from umdseg.errors import UserError
 
@@ -94,3 +94,11 @@ def _check_base(card: AdapterCard, backbone: Backbone, folder: Path) -> None:
             where=folder,
             expected=f"weights with state hash {card.base_sha256}, not {backbone.state_sha256}",
         )
+    own = preprocessing_of(backbone.card)
+    for key, value in card.preprocessing.items():
+        if value != own.get(key):
+            raise UserError(
+                f"the adapter was trained with another {key} than {card.base_model} now works with",
+                where=folder,
+                expected=f"{key} {value}, not {own.get(key)}",
+            )

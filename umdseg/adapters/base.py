@@ -32,9 +32,11 @@ class Adapter(ABC):
     Attributes:
         method: registered name.
         Options: its option dataclass.
+        default_lr: peak learning rate where the user gives none.
     """
 
     method: ClassVar[str]
+    default_lr: ClassVar[float] = 2e-3
     Options: ClassVar[type[AdapterOptions]] = AdapterOptions
 
     def __init__(self, options: AdapterOptions) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import umdseg
 from umdseg.backbones.base import Backbone
+from umdseg.backbones.card import Card
 from umdseg.errors import UserError
 from umdseg.files import write_json
 
@@ -66,7 +67,7 @@ class AdapterCard:
             structures={name: None if name in card.groups else backbone.index(name) for name in structures},
             new_structures=dict(backbone.new_structures),
             modalities=list(modalities),
-            preprocessing={"spacing": list(card.spacing), "window": list(card.window)},
+            preprocessing=preprocessing_of(card),
             trainable=trainable,
             total=total,
             versions=_versions(),
@@ -109,6 +110,11 @@ class AdapterCard:
             os.replace(new, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def preprocessing_of(card: Card) -> dict[str, Any]:
+    """What of a model's card an adapter depends on: spacing (mm) and window (voxels)."""
+    return {"spacing": list(card.spacing), "window": list(card.window)}
 
 
 def _versions() -> dict[str, str]:

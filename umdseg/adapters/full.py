@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, cast
 
 import torch
 
-from umdseg.adapters.base import Adapter
+from umdseg.adapters.base import Adapter, AdapterOptions
 from umdseg.backbones.base import Backbone
+from umdseg.errors import UserError
 
 WEIGHTS = "model.safetensors"
+
+
+@dataclass
+class FullOptions(AdapterOptions):
+    """Options of full tuning.
+
+    Attributes:
+        targets: train only parameters whose name starts with a match of this regular expression; None = all.
+    """
+
+    name: str = "full"
+    targets: str | None = None
 
 
 class FullTuning(Adapter):
@@ -22,10 +38,23 @@ class FullTuning(Adapter):
     """
 
     method = "full"
+    # weights that already work are moved more gently than fresh low-rank ones
+    default_lr = 2e-4
+    Options: ClassVar[type[AdapterOptions]] = FullOptions
 
     def _inject(self, backbone: Backbone, rows: list[int]) -> None:
+        targets = cast(FullOptions, self.options).targets
+        chosen = re.compile(targets or "")
+        trained = {name for name, _ in backbone.net.named_parameters() if chosen.match(name)}
+        if not trained:
+            raise UserError(
+                f"no parameter of {backbone.card.name} starts with '{targets}'",
+                where="adapter.targets",
+                expected="a regular expression of parameter names, or null for all",
+            )
         self._base = _copy(backbone)
-        backbone.requires_grad_(True)
+        for name, parameter in backbone.net.named_parameters():
+            parameter.requires_grad_(name in trained)
 
     @contextmanager
     def _disabled(self, backbone: Backbone) -> Iterator[None]:

@@ -13,6 +13,9 @@ from torch import nn
 from umdseg.backbones.card import Card
 from umdseg.vocabulary import Prompt
 
+# logit of voxels nobody looked at (a probability of 5e-5): outside the scan, air, beyond a click's window
+BACKGROUND = -10.0
+
 
 @dataclass
 class Features:

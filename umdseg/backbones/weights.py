@@ -70,7 +70,7 @@ def read_state(path: Path | str) -> State:
     return _from_monai_1_3(_strip(_unwrap(raw, path)))
 
 
-def load_strict(net: nn.Module, state: Mapping[str, torch.Tensor], where: object) -> float:
+def load_strict(net: nn.Module, state: Mapping[str, torch.Tensor], where: object) -> None:
     """Copy a state dict into a network, completely or not at all.
 
     Args:
@@ -78,16 +78,13 @@ def load_strict(net: nn.Module, state: Mapping[str, torch.Tensor], where: object
         state: name -> tensor; values are cast to the network's own dtypes.
         where: file the state comes from (for the message).
 
-    Returns:
-        The share of the network's tensors that were loaded: 1.0.
-
     Raises:
-        UserError: keys are missing, left over or of another shape; names the first of each.
+        UserError: keys are missing, left over or of another shape; says which share of the network's
+            tensors the file has and names the first of each kind of misfit.
     """
     own = net.state_dict()
     check_fit(own, state, where, what=type(net).__name__)
     net.load_state_dict(dict(state), strict=True)
-    return 1.0
 
 
 def check_fit(
@@ -106,10 +103,11 @@ def check_fit(
         if key in state and state[key].shape != own[key].shape
     ]
     if missing or left_over or shapes:
-        share = 1 - (len(missing) + len(shapes)) / max(len(own), 1)
+        # rounded down: what is refused is never "100%"
+        share = 100 * (len(own) - len(missing) - len(shapes)) // max(len(own), 1)
         parts = [_some("missing", missing), _some("unexpected", left_over), _some("of another shape", shapes)]
         raise UserError(
-            f"the weights belong to another network ({share:.0%} of {len(own)} tensors fit): "
+            f"the weights belong to another network ({share}% of the {len(own)} tensors are in the file): "
             + "; ".join(part for part in parts if part),
             where=where,
             expected=f"a state dict of {what} with exactly its {len(own)} tensors",
@@ -197,9 +195,11 @@ def _numpy_types() -> list[Any]:
     from numpy._core import multiarray
 
     kinds = (np.float64, np.float32, np.int64, np.int32, np.bool_)
+    makers = (multiarray.scalar, multiarray._reconstruct)
     return [
-        multiarray.scalar,
-        multiarray._reconstruct,
+        *makers,
+        # numpy 1, with which most published checkpoints were saved, had them in another module
+        *((maker, f"numpy.core.multiarray.{maker.__name__}") for maker in makers),
         np.dtype,
         np.ndarray,
         *(type(np.dtype(k)) for k in kinds),

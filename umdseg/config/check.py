@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, get_origin, get_type_hints
 
 from hydra.core.global_hydra import GlobalHydra
 
 from umdseg.config.build import UNKNOWN, build
-from umdseg.config.compose import composed, hydra_session, is_group, normalise, parse
+from umdseg.config.compose import composed, hydra_session, is_group, normalise, parse, search_problems
+from umdseg.config.hardware import hardware_problems
+from umdseg.config.places import place_problems
 from umdseg.config.schema import COMPONENTS, FIXED, RunOptions, Settings, options_of
 from umdseg.config.values import Problem, check_together, check_values
 from umdseg.errors import UserError
@@ -59,19 +61,32 @@ def check(door: str, overrides: Sequence[str], search: Sequence[str] = ()) -> Se
     Raises:
         ConfigError: naming every mistake at once.
     """
+    refuse_missing(search)
     with hydra_session(search):
-        outcome = examine(door, overrides)
+        outcome = examine(door, overrides, search)
     if outcome.settings is None or outcome.problems:
         raise ConfigError(outcome.problems)
     return outcome.settings
 
 
-def examine(door: str, overrides: Sequence[str]) -> Checked:
-    """Check one configuration without raising; must run inside `hydra_session`."""
+def refuse_missing(search: Sequence[str]) -> None:
+    """Refuse folders given by `--config-dir` that are not there.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    problems = search_problems(search)
+    if problems:
+        raise ConfigError(problems)
+
+
+def examine(door: str, overrides: Sequence[str], search: Sequence[str] = ()) -> Checked:
+    """Check one configuration without raising; must run inside `hydra_session(search)`."""
     loader = GlobalHydra.instance().config_loader()
     parsed, problems = parse(overrides, loader)
     outcome = Checked(problems=problems)
     explicit: set[str] = set()
+    tables: dict[str, dict[str, Any]] = {}
     for override in parsed:
         if override.is_sweep_override():
             outcome.problems.append(
@@ -87,14 +102,28 @@ def examine(door: str, overrides: Sequence[str]) -> Checked:
         explicit.add(override.key_or_group + (".name" if is_group(override, loader) else ""))
         if usable is not None:
             outcome.overrides.append(usable)
+        value = override.value()
+        if isinstance(value, dict):
+            tables[override.key_or_group] = value
     outcome.plain, found = composed(door, outcome.overrides)
     outcome.problems.extend(found)
     if not found:
-        _fill(outcome, frozenset(explicit), tuple(overrides))
+        _fill(outcome, tables)
+    if outcome.settings is not None:
+        outcome.problems.extend(_door(door, outcome.settings.run.task))
+        outcome.settings = replace(
+            outcome.settings, explicit=frozenset(explicit), overrides=tuple(overrides), search=tuple(search)
+        )
     return outcome
 
 
-def _fill(outcome: Checked, explicit: frozenset[str], overrides: tuple[str, ...]) -> None:
+def _door(door: str, task: str) -> Iterator[Problem]:
+    right = ("evaluate",) if door == "evaluate" else ("train", "pretrain")
+    if task not in right:
+        yield Problem("task", f"'{task}'", f"{' or '.join(right)}, which is what {door}.py does")
+
+
+def _fill(outcome: Checked, tables: Mapping[str, dict[str, Any]]) -> None:
     sections = {**dict.fromkeys(COMPONENTS), **FIXED}
     top = {key: value for key, value in outcome.plain.items() if key not in sections}
     problems, flat = outcome.problems, dict[str, Any]()
@@ -105,15 +134,38 @@ def _fill(outcome: Checked, explicit: frozenset[str], overrides: tuple[str, ...]
         cls = fixed or _component(section, given, outcome)
         if cls is not None:
             known = len(problems)
+            given = outcome.plain[section] = _with_tables(cls, section, given, tables)
             typed[section] = build(cls, given, section, problems, flat)
             if section in COMPONENTS:
                 outcome.lacking += [p.path for p in problems[known:] if p.given == UNKNOWN]
     problems.extend(check_values(flat))
     if all(typed.get(name) is not None for name in ("run", *sections)):
-        settings = Settings(**typed, explicit=explicit, overrides=overrides)
+        settings = _with_defaults(Settings(**typed))
         problems.extend(check_together(flatten(settings)))
+        problems.extend(place_problems(flatten(settings)))
+        if not any(problem.path.startswith("trainer") for problem in problems):
+            problems.extend(hardware_problems(settings.trainer))
         problems.extend(_self_checks(settings, problems))
         outcome.settings = settings
+
+
+def _with_tables(cls: type, section: str, given: Any, tables: Mapping[str, dict[str, Any]]) -> Any:
+    """A table given on the command line replaces the one in the files; Hydra would merge them."""
+    hints = get_type_hints(cls)
+    told = {
+        key: value
+        for key, hint in hints.items()
+        if get_origin(hint) is dict and (value := tables.get(f"{section}.{key}")) is not None
+    }
+    return {**given, **told} if isinstance(given, Mapping) else given
+
+
+def _with_defaults(settings: Settings) -> Settings:
+    """Settings with what depends on other sections filled in, so that config.yaml names it."""
+    if settings.fit.lr is not None:
+        return settings
+    adapter = resolve("adapter", settings.adapter.name)
+    return replace(settings, fit=replace(settings.fit, lr=adapter.default_lr))
 
 
 def _component(section: str, given: Any, outcome: Checked) -> type | None:

@@ -8,13 +8,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import compose
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
+from hydra.version import setbase
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -49,13 +52,21 @@ def hydra_session(search: Sequence[str] = ()) -> Iterator[ConfigLoader]:
     before = state.hydra
     state.clear()
     try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-            loader = state.config_loader()
-            for folder in search:
-                loader.get_search_path().append("--config-dir", f"file://{Path(folder).resolve()}")
-            yield loader
+        setbase("1.3")
+        path = create_config_search_path(str(conf_dir()))
+        # Hydra looks at the search path once, so further folders must be there from the start
+        for folder in search:
+            path.prepend("--config-dir", f"file://{Path(folder).resolve()}", anchor="schema")
+        Hydra.create_main_hydra2("umdseg", path)
+        yield state.config_loader()
     finally:
         state.hydra = before
+
+
+def search_problems(search: Sequence[str]) -> list[Problem]:
+    """One problem for each further folder that does not exist; Hydra would pass over it in silence."""
+    expected = "a folder of YAML files"
+    return [Problem("--config-dir", f"'{name}'", expected) for name in search if not Path(name).is_dir()]
 
 
 def parse(overrides: Sequence[str], loader: ConfigLoader) -> tuple[list[Override], list[Problem]]:

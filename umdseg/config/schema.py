@@ -7,6 +7,7 @@ component; everything a run itself needs is here.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from umdseg.adapters.base import AdapterOptions
@@ -25,11 +26,9 @@ class PromptSection:
 
     Attributes:
         kinds: prompt kinds; each gets its own rows in the case table.
-        clicks: clicks per structure where a kind uses clicks.
     """
 
     kinds: list[str] = field(default_factory=lambda: ["auto", "point"])
-    clicks: int = 1
 
 
 @dataclass
@@ -40,7 +39,8 @@ class TrainerOptions:
         accelerator: cpu, gpu, cuda, mps or auto.
         devices: how many, or auto.
         strategy: Lightning's strategy name.
-        precision: Lightning's precision, or auto: bf16-mixed on CUDA, 32-true elsewhere.
+        precision: Lightning's precision; auto is bf16-mixed where the device multiplies it natively,
+            else 32-true.
         num_nodes: machines.
         accumulate_grad_batches: batches per optimizer step.
         log_every_n_steps: steps between logged losses.
@@ -139,6 +139,7 @@ class Settings:
         prompt, fit, evaluation, trainer, logger, callbacks: sections every run has.
         explicit: config paths given on the command line.
         overrides: the command line itself, without flags.
+        search: further folders of YAML files (`--config-dir`).
     """
 
     run: RunOptions
@@ -154,11 +155,22 @@ class Settings:
     callbacks: CallbackOptions
     explicit: frozenset[str] = frozenset()
     overrides: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """The run's name, given or made from what it is."""
         return self.run.name or f"{self.data.name}-{self.model.name}-{self.adapter.name}"
+
+    @property
+    def fold(self) -> int | None:
+        """The fold tested, where the dataset is dealt into folds."""
+        return getattr(self.data, "fold", None)
+
+    @property
+    def runs_dir(self) -> Path:
+        """The folder of all runs, absolute."""
+        return Path(self.run.runs_dir).expanduser().resolve()
 
 
 FIXED: dict[str, type] = {

@@ -8,7 +8,7 @@ from itertools import product
 
 from hydra.core.override_parser.types import Override
 
-from umdseg.config.check import Checked, ConfigError, examine
+from umdseg.config.check import Checked, ConfigError, examine, refuse_missing
 from umdseg.config.compose import hydra_session, parse
 from umdseg.files import sha256_value
 
@@ -48,10 +48,11 @@ def plan(door: str, overrides: Sequence[str], search: Sequence[str] = ()) -> Swe
     Raises:
         ConfigError: every mistake of every job, once.
     """
+    refuse_missing(search)
     with hydra_session(search) as loader:
         parsed, problems = parse(overrides, loader)
         rows = expand(parsed)
-        first = [examine(door, row) for row in rows]
+        first = [examine(door, row, search) for row in rows]
         nowhere = set.intersection(*(set(outcome.lacking) for outcome in first)) if first else set()
         sweep = Sweep()
         seen: dict[str, int] = {}
@@ -59,7 +60,7 @@ def plan(door: str, overrides: Sequence[str], search: Sequence[str] = ()) -> Swe
             drop = [path for path in outcome.lacking if path not in nowhere]
             if drop:
                 row = [text for text in row if text.lstrip("+").partition("=")[0] not in drop]
-                outcome = examine(door, row)
+                outcome = examine(door, row, search)
             problems.extend(outcome.problems)
             key = sha256_value(outcome.plain)
             if key in seen and not outcome.problems:

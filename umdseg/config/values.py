@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -66,9 +67,33 @@ class OneOf:
                 yield Problem(path, f"'{name}'", f"one of {shown}", nearest(name, self.choices))
 
 
+@dataclass(frozen=True)
+class FileName:
+    """A text that names one file or folder, wherever it lies."""
+
+    def __call__(self, path: str, value: str) -> Iterator[Problem]:
+        """The problem of a name that would leave its folder."""
+        if not value or ".." in value or not value.isprintable() or set(value) & set("/\\"):
+            yield Problem(path, repr(value), "a name without /, \\ and ..")
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A regular expression."""
+
+    def __call__(self, path: str, value: str) -> Iterator[Problem]:
+        """The problem of a text that is none."""
+        try:
+            re.compile(value)
+        except re.error as error:
+            yield Problem(path, repr(value), f"a regular expression ({error})")
+
+
 POSITIVE = Range(0, open_low=True)
-RULES: Mapping[str, Range | OneOf] = {
+RULES: Mapping[str, Range | OneOf | FileName | Pattern] = {
     "seed": Range(0, 2**32 - 1),
+    "name": FileName(),
+    "adapter.targets": Pattern(),
     "limit_subjects": Range(1),
     "adapter.rank": Range(1),
     "adapter.alpha": POSITIVE,
@@ -81,7 +106,6 @@ RULES: Mapping[str, Range | OneOf] = {
     "data.patches_per_epoch": Range(1),
     "data.workers": Range(0),
     "data.shots": Range(1),
-    "prompt.clicks": Range(1),
     "fit.steps": Range(0),
     "fit.lr": POSITIVE,
     "fit.weight_decay": Range(0),
@@ -121,12 +145,17 @@ def check_together(flat: Mapping[str, Any]) -> Iterator[Problem]:
     if devices not in ("auto", "-1") and not (devices.isdigit() and int(devices) > 0):
         yield Problem("trainer.devices", repr(devices), "a positive number, -1 (all) or auto")
     accelerator = flat["trainer.accelerator"]
-    if accelerator in ("gpu", "cuda") and not _has_gpu():
+    if accelerator in ("gpu", "cuda", "mps") and not _has_gpu():
         expected = "cpu, since PyTorch sees no GPU here (trainer=cpu, or trainer.accelerator=cpu)"
         yield Problem("trainer.accelerator", f"'{accelerator}'", expected)
+    if flat.get("evaluation.save_predictions"):
+        yield Problem("evaluation.save_predictions", "true", "save_predictions=true, at the top level")
     if flat["task"] == "pretrain":
         yield from _pretraining(flat)
     if flat["task"] == "evaluate":
+        if flat["adapter.name"] != "none" and not flat.get("adapter.path"):
+            expected = "adapter.path=RUN/adapter, or adapter=none for the model as it is"
+            yield Problem("adapter", f"'{flat['adapter.name']}' without a saved adapter", expected)
         return
     if flat["data.split"] != "test":
         expected = "test, which train.py scores; evaluate.py takes data.split"
@@ -143,7 +172,9 @@ def _has_gpu() -> bool:
 
 
 def _pretraining(flat: Mapping[str, Any]) -> Iterator[Problem]:
-    wanted: Iterable[tuple[str, Any]] = (("model.weights", "random"), ("adapter.name", "full"))
-    for path, value in wanted:
-        if flat.get(path) != value:
-            yield Problem(path, repr(flat.get(path)), f"{value} (task=pretrain starts from nothing)")
+    if not flat.get("model.weights"):
+        expected = "random, or a file of weights made here (task=pretrain does not start from published ones)"
+        yield Problem("model.weights", "null", expected)
+    if flat["adapter.name"] != "full":
+        shown = f"'{flat['adapter.name']}'"
+        yield Problem("adapter", shown, "full: task=pretrain trains the network itself")

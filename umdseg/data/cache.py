@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from umdseg.data.geometry import Grid
 from umdseg.data.hashes import cache_root, file_hash
-from umdseg.data.io.nifti import read_image, read_label
+from umdseg.data.io.nifti import read_grid, read_image, read_label
 from umdseg.data.preprocess import Preprocessing, prepare_image, prepare_label
 from umdseg.files import sha256_value
 from umdseg.seeds import generator
@@ -78,6 +78,7 @@ class PreparedCache:
         preprocessing: Preprocessing,
         ids: Sequence[int],
         allowed: Sequence[int],
+        others: Sequence[Path] = (),
     ) -> CachedScan:
         """Return a prepared scan, preparing it when the cache has none.
 
@@ -87,13 +88,14 @@ class PreparedCache:
             preprocessing: the card's numbers.
             ids: label ids that become 1, 2, ... in this order.
             allowed: all ids the label may hold.
+            others: images of the subject's other scans, on whose grids a shared label may lie.
 
         Raises:
             UserError: the image or the label cannot be used, see `umdseg.data.io.nifti`.
         """
         folder = self._folder(scan, preprocessing, ids)
         if not (folder / "grid.json").is_file():
-            self._fill(folder, scan, subject, preprocessing, ids, allowed)
+            self._fill(folder, scan, subject, preprocessing, ids, allowed, others)
         return CachedScan(folder)
 
     def _folder(self, scan: Scan, preprocessing: Preprocessing, ids: Sequence[int]) -> Path:
@@ -110,6 +112,7 @@ class PreparedCache:
         preprocessing: Preprocessing,
         ids: Sequence[int],
         allowed: Sequence[int],
+        others: Sequence[Path],
     ) -> None:
         volume = read_image(scan.image, subject)
         prepared = prepare_image(volume, scan.modality, preprocessing)
@@ -118,7 +121,8 @@ class PreparedCache:
         try:
             np.save(temporary / "image.npy", prepared.image[0].numpy())
             if scan.label is not None:
-                label = read_label(scan.label, volume.grid, allowed, subject)
+                grids = (read_grid(path, subject) for path in others)
+                label = read_label(scan.label, volume.grid, allowed, subject, grids)
                 array = prepare_label(label, ids, prepared.grid)[0].numpy()
                 np.save(temporary / "label.npy", array)
                 found = {str(value): index for value, index in _indices(array, folder.name).items()}

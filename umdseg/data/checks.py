@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from umdseg.data.geometry import Grid
-from umdseg.data.io.nifti import GRID_TOLERANCE_MM, grid_mismatch, read_grid
+from umdseg.data.io.nifti import grid_mismatch, lies_on, read_grid
 from umdseg.errors import UserError
 from umdseg.vocabulary import Scan, Subject
 
@@ -15,8 +15,8 @@ def check_subjects(subjects: Sequence[Subject]) -> None:
     """Check files and headers of every scan; voxels are checked when they are read.
 
     Raises:
-        UserError: no subjects; one subject twice; a missing file or unusable header; a label on another
-            grid than its image; scans of one subject that share no place in patient space.
+        UserError: no subjects; one subject twice; a missing file or unusable header; a label on no
+            grid of its subject's scans; scans of one subject that share no place in patient space.
     """
     if not subjects:
         raise UserError("the dataset has no subjects", expected="at least one subject with one scan")
@@ -28,17 +28,18 @@ def check_subjects(subjects: Sequence[Subject]) -> None:
                 expected="every subject once, in one split",
             )
         seen[subject.id] = subject.split
-        grids = {scan.image: _check_scan(scan, subject.id) for scan in subject.scans.values()}
+        grids = {scan.image: read_grid(scan.image, subject.id) for scan in subject.scans.values()}
+        for scan in subject.scans.values():
+            _check_label(scan, grids, subject.id)
         _check_space(grids, subject.id)
 
 
-def _check_scan(scan: Scan, subject: str) -> Grid:
-    grid = read_grid(scan.image, subject)
-    if scan.label is not None:
-        label = read_grid(scan.label, subject)
-        if not label.same_as(grid, GRID_TOLERANCE_MM):
-            raise grid_mismatch(label, grid, f"{scan.label} (subject {subject})", scan.image)
-    return grid
+def _check_label(scan: Scan, grids: Mapping[Path, Grid], subject: str) -> None:
+    if scan.label is None:
+        return
+    label, own = read_grid(scan.label, subject), grids[scan.image]
+    if not lies_on(label, own, grids.values()):
+        raise grid_mismatch(label, own, f"{scan.label} (subject {subject})", scan.image)
 
 
 def _check_space(grids: Mapping[Path, Grid], subject: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -12,14 +12,15 @@ from torch.utils.data import DataLoader
 
 from umdseg.data.cache import CachedScan, PreparedCache
 from umdseg.data.dataset import PairedDataset, few_shots
-from umdseg.data.io.nifti import read_image, read_label
+from umdseg.data.io.nifti import read_grid, read_image, read_label
 from umdseg.data.options import DataOptions
 from umdseg.data.patches import Patch, Window, read_on, window_grid
 from umdseg.data.preprocess import Prepared, Preprocessing, prepare_image, prepare_label
-from umdseg.data.sampler import EpochSampler
+from umdseg.data.sampler import EpochSampler, StepsDone
 from umdseg.data.training import Item, PatchDataset, ScanStore, collate, trainable
 from umdseg.errors import UserError
-from umdseg.vocabulary import Millimetres, Modality, Scan, Subject
+from umdseg.progress import track
+from umdseg.vocabulary import MODALITIES, Millimetres, Modality, Subject
 
 
 class PairedDataModule(LightningDataModule):
@@ -73,11 +74,33 @@ class PairedDataModule(LightningDataModule):
         """Sampling weights of the labelled scans a subject has among the training modalities."""
         return trainable(subject, self.options.train_modalities)
 
+    def trained_modalities(self) -> list[str]:
+        """Modalities with a weight above 0 and at least one labelled training scan.
+
+        Raises:
+            UserError: as `training_subjects`.
+        """
+        found = {m for s in self.training_subjects() for m in self.training_modalities(s)}
+        return [m for m in MODALITIES if m in found]
+
     def prepare_data(self) -> None:
         """Fill the cache (one process of a node; the others find it filled)."""
+        for text in self.untrained():
+            print(text, file=sys.stderr, flush=True)
         scans = [(s, m) for s in self.training_subjects() for m in self.training_modalities(s)]
-        for subject, modality in _progress(scans, "preparing scans"):
+        for subject, modality in track(scans, "prepare scans", "scan"):
             self.cached(subject, modality)
+
+    def untrained(self) -> list[str]:
+        """One plain sentence for each wanted modality that nobody can be trained on, and why."""
+        trained = self.trained_modalities()
+        subjects = few_shots(self.dataset.of("train"), self.options.shots, self.seed)
+        wanted = [m for m in MODALITIES if self.options.train_modalities.get(m, 0) > 0 and m not in trained]
+        held = {m: "labels" if any(m in s.scans for s in subjects) else "a scan" for m in wanted}
+        return [
+            f"{m}: 0 of {len(subjects)} training subjects have {what}; not trained on"
+            for m, what in held.items()
+        ]
 
     def train_dataloader(self) -> DataLoader[Item]:
         """Batches of patches; see `PatchDataset` for what is drawn."""
@@ -86,11 +109,18 @@ class PairedDataModule(LightningDataModule):
         return DataLoader(
             patches,
             batch_size=self.options.batch_size,
-            sampler=EpochSampler(patches, len(patches)),
+            sampler=EpochSampler(patches, len(patches), self._steps_done),
             num_workers=self.options.workers,
             persistent_workers=self.options.workers > 0,
             collate_fn=partial(collate, structures=self.structures),
         )
+
+    def _steps_done(self) -> StepsDone | None:
+        """What the sampler counts from when Lightning trains: steps of a resumed run are not drawn again."""
+        if self.trainer is None:
+            return None
+        per_step = self.options.batch_size * self.trainer.accumulate_grad_batches
+        return StepsDone(self.trainer.global_step, per_step)
 
     def cases(self, split: str) -> list[Subject]:
         """Whole subjects of a split.
@@ -106,7 +136,7 @@ class PairedDataModule(LightningDataModule):
 
     def paired(self, subject: Subject) -> dict[Modality, tuple[Prepared, torch.Tensor | None]]:
         """Whole prepared scans of a subject: image and label (1, X, Y, Z) int16 (None without a label)."""
-        return {modality: self._whole(scan, subject.id) for modality, scan in subject.scans.items()}
+        return {modality: self._whole(subject, modality) for modality in subject.scans}
 
     def paired_patch(self, subject: Subject, centre_mm: Millimetres) -> dict[Modality, Patch]:
         """One window of the same millimetres in every modality the subject has.
@@ -122,21 +152,12 @@ class PairedDataModule(LightningDataModule):
         target = window_grid(scans[subject.reference()].grid, centre_mm, self.window)
         return {modality: read_on(scan, target) for modality, scan in scans.items()}
 
-    def _whole(self, scan: Scan, subject: str) -> tuple[Prepared, torch.Tensor | None]:
-        volume = read_image(scan.image, subject)
-        prepared = prepare_image(volume, scan.modality, self.preprocessing)
+    def _whole(self, subject: Subject, modality: Modality) -> tuple[Prepared, torch.Tensor | None]:
+        scan = subject.scans[modality]
+        volume = read_image(scan.image, subject.id)
+        prepared = prepare_image(volume, modality, self.preprocessing)
         if scan.label is None:
             return prepared, None
-        label = read_label(scan.label, volume.grid, self._allowed, subject)
+        others = (read_grid(path, subject.id) for path in subject.other_images(modality))
+        label = read_label(scan.label, volume.grid, self._allowed, subject.id, others)
         return prepared, prepare_label(label, self._ids, prepared.grid)
-
-
-def _progress(items: Sequence[tuple[Subject, Modality]], what: str) -> Iterable[tuple[Subject, Modality]]:
-    from tqdm import tqdm
-
-    # nothing for what takes under two seconds; rare plain lines where nobody watches a terminal
-    every = 0.1 if sys.stderr.isatty() else 10.0
-    shown: Iterable[tuple[Subject, Modality]] = tqdm(
-        items, desc=what, unit="scan", delay=2, mininterval=every, file=sys.stderr
-    )
-    return shown

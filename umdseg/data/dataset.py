@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from umdseg.anatomy import canonical
 from umdseg.data.hashes import file_hash
+from umdseg.data.options import refuse_repeats
 from umdseg.errors import UserError, unknown
 from umdseg.files import sha256_value
+from umdseg.progress import track
 from umdseg.seeds import derive
 from umdseg.vocabulary import Split, Subject
 
@@ -41,30 +44,54 @@ class PairedDataset:
             raise unknown("split", split, get_args(Split), where="data.split")
         chosen = [s for s in self.subjects if split in ("all", s.split)]
         if not chosen:
-            held = sorted({s.split or "(none)" for s in self.subjects})
+            held = ", ".join(sorted({s.split or "(none)" for s in self.subjects}))
+            expected = f"a split that holds subjects ({held}), or data.split=all"
+            if split == "train":
+                # what is trained on cannot be chosen, so another split is no way out
+                expected = f"training subjects (there are: {held}); "
+                expected += "fill the `split` column of the manifest (train|val|test)"
             raise UserError(
                 f"no subject of dataset '{self.name}' is in split '{split}'",
-                where="data.split",
-                expected=f"a split that holds subjects ({', '.join(held)}), or data.split=all",
+                where=None if split == "train" else "data.split",
+                expected=expected,
             )
         return chosen
 
     def select(self, names: Sequence[str] | None) -> tuple[str, ...]:
-        """The dataset's structures, or those of them that are asked for.
+        """The dataset's structures, or those of them that are asked for, by any spelling anatomy knows.
 
         Raises:
-            UserError: a name is not among the dataset's structures.
+            UserError: the dataset has no structures; or no name is given, one that is not among them, or
+                one twice.
         """
+        if not self.structures:
+            raise UserError(
+                f"dataset '{self.name}' names no structures",
+                expected="beside the manifest a YAML such as `structures: {liver: 1, spleen: 2}`",
+            )
         if names is None:
             return tuple(self.structures)
-        kind = f"structure in dataset '{self.name}'"
-        for name in names:
-            if name not in self.structures:
-                raise unknown(kind, name, self.structures, where="data.structures")
-        return tuple(names)
+        chosen = [self._known(name) for name in names]
+        refuse_repeats("data.structures", chosen)
+        return tuple(chosen)
+
+    def _known(self, name: str) -> str:
+        if name in self.structures:
+            return name
+        try:
+            found = canonical(name)
+        except UserError:
+            found = name
+        if found not in self.structures:
+            kind = f"structure in dataset '{self.name}'"
+            raise unknown(kind, name, self.structures, where="data.structures")
+        return found
 
     def fingerprint(self, cache_dir: str | Path | None = None) -> str:
         """SHA-256 over structures, subjects, splits and the content of every file."""
+        paths = {p: None for s in self.subjects for c in s.scans.values() for p in (c.image, c.label) if p}
+        for path in track(list(paths), "read files for the fingerprint", "file"):
+            file_hash(path, cache_dir)
         rows = []
         for subject in sorted(self.subjects, key=lambda s: s.id):
             for modality, scan in sorted(subject.scans.items()):

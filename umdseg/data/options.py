@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from umdseg.errors import UserError, unknown
@@ -54,8 +55,12 @@ class DataOptions:
         """Refuse values that cannot work.
 
         Raises:
-            UserError: an unknown modality, or a number outside its range.
+            UserError: an unknown modality, an empty list, a name twice, or a number outside its range.
         """
+        refuse_repeats("data.modalities", self.modalities)
+        refuse_repeats("data.train_modalities", list(self.train_modalities))
+        if self.structures is not None:
+            refuse_repeats("data.structures", self.structures)
         for key in ("modalities", "train_modalities"):
             for modality in getattr(self, key):
                 if modality not in MODALITIES:
@@ -67,6 +72,19 @@ class DataOptions:
         _at_least("data.shots", 1 if self.shots is None else self.shots, 1)
         for modality, weight in self.train_modalities.items():
             _at_least(f"data.train_modalities.{modality}", weight, 0)
+
+
+def refuse_repeats(where: str, names: Sequence[str]) -> None:
+    """Refuse a list that is empty or names something twice.
+
+    Raises:
+        UserError: naming the config path.
+    """
+    if not names:
+        raise UserError("the list is empty", where=where, expected="at least one name")
+    repeated = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if repeated is not None:
+        raise UserError(f"'{repeated}' is named twice", where=where, expected="every name once")
 
 
 def _between(where: str, value: float, low: float, high: float) -> None:

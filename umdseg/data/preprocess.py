@@ -120,7 +120,7 @@ def prepare_image(volume: Volume, modality: str, p: Preprocessing) -> Prepared:
     image = scale_intensity(image, chosen)
     if p.crop is not None and p.crop.stage == "after":
         image, grid = _crop(image, grid, p.crop)
-    return Prepared(*_pad(image, grid, p.min_shape))
+    return Prepared(*pad(image, grid, p.min_shape))
 
 
 def prepare_label(volume: Volume, ids: Sequence[int], grid: Grid) -> torch.Tensor:
@@ -165,7 +165,8 @@ def _crop(image: torch.Tensor, grid: Grid, crop: CropLike) -> tuple[torch.Tensor
     return part.contiguous(), grid.crop((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
 
 
-def _pad(image: torch.Tensor, grid: Grid, shape: tuple[int, int, int]) -> tuple[torch.Tensor, Grid]:
+def pad(image: torch.Tensor, grid: Grid, shape: tuple[int, int, int]) -> tuple[torch.Tensor, Grid]:
+    """Pad (1, X, Y, Z) with 0 on both sides up to `shape`; the grid follows."""
     missing = [max(wanted - has, 0) for wanted, has in zip(shape, grid.shape, strict=True)]
     if not any(missing):
         return image, grid

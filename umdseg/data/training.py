@@ -49,7 +49,8 @@ class ScanStore:
     def get(self, subject: Subject, modality: Modality) -> CachedScan:
         """One prepared scan, prepared now if the cache has none."""
         scan = subject.scans[modality]
-        return self.cache.get(scan, subject.id, self.preprocessing, self.ids, self.allowed)
+        others = subject.other_images(modality)
+        return self.cache.get(scan, subject.id, self.preprocessing, self.ids, self.allowed, others)
 
 
 class PatchDataset(Dataset[Item]):

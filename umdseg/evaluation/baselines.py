@@ -15,9 +15,10 @@ from umdseg.data.io.nifti import read_image
 from umdseg.evaluation.cases import case_table
 from umdseg.evaluation.intensity import IntensityClassifier, fit_intensity
 from umdseg.evaluation.options import EvaluationOptions
-from umdseg.evaluation.progress import track
-from umdseg.evaluation.references import Click, first_clicks, read_references
+from umdseg.evaluation.references import Click, first_clicks, mask_on, read_references
+from umdseg.evaluation.rows import run_head, scan_head
 from umdseg.metrics import score_masks
+from umdseg.progress import track
 from umdseg.vocabulary import MODALITIES, Modality, Subject
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ def evaluate_baselines(
     structures: Sequence[str] | None = None,
     prompts: Sequence[str] = ("auto",),
     seed: int = 0,
+    fold: int | None = None,
+    shots: int | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Case table of the baselines named in `options.baselines`.
@@ -77,14 +80,15 @@ def evaluate_baselines(
     classifier = None
     if "intensity" in options.baselines:
         classifier = fit_intensity(dataset, train, modalities, names, progress)
+    run = {**run_head(dataset, seed, fold, shots), "adapter": "none", "fusion": "none"}
     rows: list[dict[str, Any]] = []
     for subject in track(subjects, "evaluate baselines", "subject", progress) if options.baselines else ():
         references = read_references(subject, dataset)
         clicks = first_clicks(references, subject.reference(), {n: dataset.structures[n] for n in names})
         for modality in modalities:
-            head = _head(dataset, subject, modality, seed)
             if modality not in references:
                 continue
+            head = scan_head(run, subject, modality)
             image = read_image(subject.scans[modality].image, subject.id)
             reference = references[modality]
             for predicted in _predictions(
@@ -95,10 +99,9 @@ def evaluate_baselines(
                 if mask is None:
                     rows.append({**row, "status": "class_unknown"})
                     continue
-                truth = reference.array == dataset.structures[name]
-                scores = score_masks(
-                    truth, mask, reference.grid.spacing, options.metrics, options.tolerance_mm
-                )
+                truth, grid = reference.array == dataset.structures[name], reference.grid
+                mask = mask_on(mask, image.grid, grid)
+                scores = score_masks(truth, mask, grid.spacing, options.metrics, options.tolerance_mm)
                 rows.append({**row, **scores})
     return case_table(rows)
 
@@ -134,17 +137,3 @@ def _predictions(
             condition = clicks["tumour"].condition
             out.append({**head, "prompt": "point", "clicks": 1, "condition": condition, "mask": mask})
     return out
-
-
-def _head(dataset: PairedDataset, subject: Subject, modality: Modality, seed: int) -> dict[str, Any]:
-    scan = subject.scans.get(modality)
-    return {
-        **{"dataset": dataset.name, "subject": subject.id, "site": subject.site, "split": subject.split},
-        **{"tracer": (scan.tracer_or_sequence if scan else None) or "", "seed": seed, "modality": modality},
-        **{
-            "pair": "+".join(m for m in MODALITIES if m in subject.scans),
-            "adapter": "none",
-            "fusion": "none",
-        },
-        "score_grid": "label",
-    }

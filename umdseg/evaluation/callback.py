@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from umdseg.adapters import disable
 from umdseg.backbones.base import Backbone
 from umdseg.data.dataset import PairedDataset
-from umdseg.evaluation.cases import merge, merge_parts, read_cases, write_cases, write_part
+from umdseg.evaluation.cases import case_table, merge, merge_parts, read_cases, write_cases, write_part
 from umdseg.evaluation.gap import gap
 from umdseg.evaluation.options import EvaluationOptions
 from umdseg.evaluation.protocol import evaluate
@@ -42,6 +42,8 @@ class EvaluationCallback(Callback):
         modalities: scans looked at.
         structures: those scored; None means all of the dataset.
         seed: seed of the run.
+        fold: fold of the run, for the table.
+        shots: training subjects the run was allowed, for the table.
         reuse: case table of the same zero-shot evaluation made before, which then is not run again;
             its rows for other stages are left out.
         save_predictions: write predictions (pruning them to the pictured subjects is the caller's).
@@ -62,6 +64,8 @@ class EvaluationCallback(Callback):
         modalities: Sequence[Modality] = MODALITIES,
         structures: Sequence[str] | None = None,
         seed: int = 0,
+        fold: int | None = None,
+        shots: int | None = None,
         reuse: Path | Callable[[], pd.DataFrame | None] | None = None,
         save_predictions: bool = True,
         backbone: Callable[[LightningModule], Backbone] = lambda module: module.backbone,  # type: ignore[assignment,return-value]
@@ -70,6 +74,7 @@ class EvaluationCallback(Callback):
         self.dataset, self.subjects, self.options, self.folder = dataset, list(subjects), options, folder
         self.names = {"model": model, "adapter": adapter}
         self.prompts, self.modalities, self.structures, self.seed = prompts, modalities, structures, seed
+        self.fold, self.shots = fold, shots
         self.reuse, self.save_predictions, self.backbone, self.zero_shot = (
             reuse,
             save_predictions,
@@ -90,7 +95,9 @@ class EvaluationCallback(Callback):
             return
         known = self._known()
         if known is not None:
-            self.tables["zero_shot"] = known[known["stage"] == "zero_shot"]
+            # measured by another run, perhaps with other training subjects: the rows are this run's now
+            rows = known[known["stage"] == "zero_shot"]
+            self.tables["zero_shot"] = case_table(rows.assign(fold=self.fold, shots=self.shots))
         else:
             with disable(self.backbone(pl_module)):
                 self._score(trainer, pl_module, "zero_shot", "none")
@@ -125,6 +132,8 @@ class EvaluationCallback(Callback):
             modalities=self.modalities,
             structures=self.structures,
             seed=self.seed,
+            fold=self.fold,
+            shots=self.shots,
             save_to=self.folder / "predictions" if self.save_predictions else None,
             progress=rank == 0,
         )

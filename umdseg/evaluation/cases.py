@@ -27,6 +27,8 @@ COLUMNS: tuple[str, ...] = (
 DTYPES: dict[str, str] = {
     c: "Int64" if c in _INTEGERS else "float64" if c in _FLOATS else "str" for c in COLUMNS
 }
+# condition of the rows of a scan that has no label at all; their status is empty_reference
+NO_LABEL = "no_label"
 # what says which measurement a row is; everything else is its result
 KEY: tuple[str, ...] = (
     *("dataset", "subject", "split", "fold", "seed", "shots", "modality", "subset", "structure", "stage"),
@@ -93,9 +95,10 @@ def read_cases(path: Path) -> pd.DataFrame:
             "there is no case table", where=path, expected="cases.parquet or cases.csv of a run folder"
         )
     if path.suffix == ".csv":
-        return case_table(
-            pd.read_csv(path, keep_default_na=False, na_values={c: [""] for c in (*_INTEGERS, *_FLOATS)})
-        )
+        # texts stay texts: a subject called 001 is not the number 1
+        texts = {c: "str" for c, dtype in DTYPES.items() if dtype == "str"}
+        absent = {c: [""] for c in (*_INTEGERS, *_FLOATS)}
+        return case_table(pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=absent))
     return case_table(pd.read_parquet(path))
 
 

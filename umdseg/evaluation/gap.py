@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from umdseg.errors import UserError
 from umdseg.evaluation.bootstrap import mean_interval, ratio_interval
+from umdseg.evaluation.cases import NO_LABEL
 from umdseg.evaluation.options import BASELINES
 from umdseg.metrics.scores import LOWER_IS_BETTER, METRICS
 from umdseg.vocabulary import STAGES
@@ -193,7 +194,10 @@ def _nothing(rows: pd.DataFrame, question: _Question, stages: list[str]) -> str:
     """Why no structure of no subject could be compared, by the statuses found."""
     asked = rows[rows["stage"].isin(stages)]
     found: dict[str, set[str]] = {}
-    for row in asked[["stage", "modality", "status"]].astype(str).itertuples(index=False):
-        found.setdefault(f"{row.stage} {row.modality}", set()).add(str(row.status))
+    columns = ["stage", "modality", "status", "condition"]
+    for row in asked[columns].astype(str).itertuples(index=False):
+        # a scan that has no label is not one whose label is empty
+        why = NO_LABEL if row.condition == NO_LABEL else str(row.status)
+        found.setdefault(f"{row.stage} {row.modality}", set()).add(why)
     listed = "; ".join(f"{cell}: {'/'.join(sorted(statuses))}" for cell, statuses in found.items())
     return f"no structure is scored on both sides ({listed})"

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from umdseg.data.dataset import PairedDataset
 from umdseg.data.geometry import Volume
 from umdseg.data.io.nifti import read_image
-from umdseg.evaluation.progress import track
-from umdseg.evaluation.references import read_references
+from umdseg.evaluation.references import labels_on, read_references
+from umdseg.progress import track
 from umdseg.vocabulary import MODALITIES, Modality, Subject
 
 # bin edges: HU; SUV; for MR (no unit) shares of the scan's 99th percentile
@@ -69,10 +69,11 @@ def fit_intensity(
                 continue
             image = read_image(subject.scans[modality].image, subject.id)
             bins = intensity_bins(image.array, modality)
+            truth = labels_on(reference, image.grid)
             size = len(_EDGES[modality]) + 1
             total[modality] = total.get(modality, np.zeros(size)) + np.bincount(bins.ravel(), minlength=size)
             for name in names:
-                counts = np.bincount(bins[reference.array == dataset.structures[name]], minlength=size)
+                counts = np.bincount(bins[truth == dataset.structures[name]], minlength=size)
                 inside[modality, name] = inside.get((modality, name), np.zeros(size)) + counts
     return IntensityClassifier(
         {key: best_bins(counts, total[key[0]]) for key, counts in inside.items() if counts.any()}

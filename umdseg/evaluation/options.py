@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import get_args
 
 from umdseg.errors import UserError, unknown
 from umdseg.metrics import METRICS
@@ -39,19 +40,30 @@ class EvaluationOptions:
         """Refuse what no evaluation can do.
 
         Raises:
-            UserError: unknown metric or baseline, overlap outside [0, 1), too few resamples.
+            UserError: no or unknown metrics, an unknown baseline or precision, a number outside its range.
         """
+        from umdseg.inference.opening import check_overlap
+        from umdseg.inference.precision import Precision
+
+        if not self.metrics:
+            raise UserError("no metric is named", where="evaluation.metrics", expected=", ".join(METRICS))
         for name in self.metrics:
             if name not in METRICS:
                 raise unknown("metric", name, METRICS, where="evaluation.metrics")
         for name in self.baselines:
             if name not in BASELINES:
                 raise unknown("baseline", name, BASELINES, where="evaluation.baselines")
-        if not 0 <= self.overlap < 1:
+        if self.precision not in get_args(Precision):
+            raise unknown("precision", self.precision, get_args(Precision), where="evaluation.precision")
+        try:
+            check_overlap(self.overlap)
+        except UserError as error:
+            raise UserError(error.what, where="evaluation.overlap", expected=error.expected) from error
+        if self.overlay_subjects < 0:
             raise UserError(
-                "windows cannot overlap by that much", where="evaluation.overlap", expected="0 <= overlap < 1"
+                f"{self.overlay_subjects} subjects", where="evaluation.overlay_subjects", expected="0 or more"
             )
-        if self.tolerance_mm <= 0:
+        if not self.tolerance_mm > 0:
             raise UserError(
                 "the tolerance is not positive", where="evaluation.tolerance_mm", expected="millimetres > 0"
             )

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from umdseg.data.dataset import PairedDataset
-from umdseg.data.geometry import Volume
-from umdseg.data.io.nifti import read_grid, read_label
+from umdseg.data.geometry import Grid, Volume, resample
+from umdseg.data.io.nifti import GRID_TOLERANCE_MM, read_grid, read_label
 from umdseg.prompts.clicks import first_click
 from umdseg.vocabulary import Millimetres, Modality, Subject
 
@@ -27,18 +32,43 @@ class Click:
 
 
 def read_references(subject: Subject, dataset: PairedDataset) -> dict[Modality, Volume]:
-    """Label maps of all scans that have one, each on its scan's own grid.
+    """Label maps of all scans that have one, each on its file's grid.
+
+    That is the scan's own grid or, where the subject's scans share a label, another scan's. A file
+    that several scans name is read once.
 
     Raises:
-        UserError: a label is unreadable, on another grid than its image, or has unknown ids.
+        UserError: a label is unreadable, on a grid of none of the scans, or has unknown ids.
     """
-    return {
-        modality: read_label(
-            scan.label, read_grid(scan.image, subject.id), list(dataset.structures.values()), subject.id
-        )
-        for modality, scan in subject.scans.items()
-        if scan.label is not None
-    }
+    grids = {m: read_grid(scan.image, subject.id) for m, scan in subject.scans.items()}
+    allowed = list(dataset.structures.values())
+    read: dict[Path, Volume] = {}
+    references: dict[Modality, Volume] = {}
+    for modality, scan in subject.scans.items():
+        if scan.label is None:
+            continue
+        if scan.label not in read:
+            read[scan.label] = read_label(
+                scan.label, grids[modality], allowed, subject.id, others=grids.values()
+            )
+        references[modality] = read[scan.label]
+    return references
+
+
+def labels_on(labels: Volume, grid: Grid) -> NDArray[np.int16]:
+    """A label map on another grid, nearest neighbour; 0 outside its field of view."""
+    if labels.grid.same_as(grid, GRID_TOLERANCE_MM):
+        return labels.array.astype(np.int16, copy=False)
+    values = torch.from_numpy(labels.array.astype(np.int16))[None]
+    return np.asarray(resample(values, labels.grid, grid, mode="nearest", outside=0.0)[0].numpy())
+
+
+def mask_on(mask: NDArray[np.bool_], own: Grid, grid: Grid) -> NDArray[np.bool_]:
+    """A mask on another grid: where it takes half or more of the linear interpolation."""
+    if own.same_as(grid, GRID_TOLERANCE_MM):
+        return mask
+    values = torch.from_numpy(mask.astype(np.float32))[None]
+    return np.asarray(resample(values, own, grid, outside=0.0)[0].numpy() >= 0.5)
 
 
 def first_clicks(

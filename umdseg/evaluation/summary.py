@@ -45,12 +45,6 @@ def summarise(
     return pd.DataFrame(rows, columns=columns).astype({"mean": float, "low": float, "high": float})
 
 
-def statuses(cases: pd.DataFrame) -> pd.DataFrame:
-    """Rows per stage, prompt, modality and status: what could not be scored, and why."""
-    keys = ["model", "stage", "prompt", "modality", "status"]
-    return cases.groupby(keys, sort=False).size().rename("rows").reset_index()
-
-
 def macro(summary: pd.DataFrame, **wanted: str) -> dict[str, Any] | None:
     """The macro row of a summary that matches `wanted` (column=value), or None."""
     rows = summary[summary["structure"] == MACRO]

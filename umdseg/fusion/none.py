@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
-
-import torch
-
-from umdseg.backbones.base import Backbone, Features
-from umdseg.errors import UserError
 
 
 @dataclass
@@ -24,25 +18,10 @@ class FusionOptions:
 
 
 class NoFusion:
-    """Passes the only modality given through to the backbone.
+    """One modality at a time: nothing wraps the backbone, scans are fitted and scored by themselves.
 
     Attributes:
         Options: its option dataclass.
     """
 
     Options: ClassVar[type[FusionOptions]] = FusionOptions
-
-    def __init__(self, options: FusionOptions) -> None:
-        self.options = options
-
-    def encode(
-        self, backbone: Backbone, images: Mapping[str, torch.Tensor], affine: torch.Tensor | None = None
-    ) -> Features:
-        """Encode {modality: (B, 1, X, Y, Z)}.
-
-        Raises:
-            UserError: several modalities at once.
-        """
-        if len(images) != 1:
-            raise UserError(f"fusion 'none' takes one modality at a time, not {', '.join(images)}")
-        return backbone.encode(next(iter(images.values())), affine)

@@ -11,9 +11,9 @@ import torch
 from umdseg.backbones.base import Backbone
 from umdseg.data.geometry import Grid, Volume
 from umdseg.data.io.nifti import read_image
-from umdseg.data.preprocess import prepare_image
+from umdseg.data.preprocess import pad, prepare_image
 from umdseg.errors import UserError
-from umdseg.inference.preprocessing import check_window, pad, preprocessing
+from umdseg.inference.preprocessing import check_window, preprocessing
 from umdseg.inference.session import VolumeSession
 from umdseg.inference.window import WindowSession
 from umdseg.vocabulary import MODALITIES, Scan

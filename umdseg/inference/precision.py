@@ -23,12 +23,13 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
     """
     if precision not in get_args(Precision):
         raise unknown("precision", precision, get_args(Precision))
-    if precision == "fp32" or (precision == "auto" and not _has_bf16(device)):
+    if precision == "fp32" or (precision == "auto" and not has_bf16(device)):
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-def _has_bf16(device: torch.device) -> bool:
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 natively."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":

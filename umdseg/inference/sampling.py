@@ -22,8 +22,11 @@ def sample(values: torch.Tensor, source: Grid, target: Grid, outside: float) -> 
         outside: value beyond the source's field of view.
 
     Returns:
-        (C, *target.shape).
+        (C, *target.shape); shares memory with `values` where the target is a part of the source.
     """
+    values, source = crop_to(values, source, target)
+    if source.same_as(target, tolerance_mm=1e-4):
+        return values
     matrix = np.linalg.inv(source.affine) @ target.affine
     axes = _parallel(matrix[:3, :3] * np.array(target.shape), tolerance=1e-3)
     if axes is None:
@@ -37,6 +40,25 @@ def sample(values: torch.Tensor, source: Grid, target: Grid, outside: float) -> 
         index = matrix[a, t] * np.arange(target.shape[t]) + matrix[a, 3]
         out = _along(out, t + 1, _weights(index, source.shape[a]))
     return out.add_(outside)
+
+
+def crop_to(values: torch.Tensor, source: Grid, target: Grid) -> tuple[torch.Tensor, Grid]:
+    """The part of (C, X, Y, Z) that sampling on `target` needs, as a view, and its grid."""
+    index = source.to_index(target.to_world(target.corners()))
+    start = np.round(index.min(axis=0)).astype(int)
+    part = source.crop(_shape(start), _shape(start + target.shape))
+    inside = (start >= 0).all() and (start + target.shape <= source.shape).all()
+    if not (inside and part.same_as(target, tolerance_mm=1e-4)):
+        size = np.array(source.shape)
+        start = np.clip(np.floor(index.min(axis=0)) - 1, 0, size - 1).astype(int)
+        stop = np.clip(np.ceil(index.max(axis=0)) + 2, start + 1, size).astype(int)
+        part = source.crop(_shape(start), _shape(stop))
+    place = tuple(slice(a, a + n) for a, n in zip(start.tolist(), part.shape, strict=True))
+    return values[(slice(None), *place)], part
+
+
+def _shape(index: NDArray[np.int_]) -> tuple[int, int, int]:
+    return int(index[0]), int(index[1]), int(index[2])
 
 
 def _parallel(matrix: NDArray[np.float64], tolerance: float) -> tuple[int, int, int] | None:

@@ -10,9 +10,6 @@ import torch
 from umdseg.data.geometry import Grid
 from umdseg.vocabulary import Prompt
 
-# logit of voxels nobody looked at: outside the scan, air, beyond every window of a click
-BACKGROUND = -10.0
-
 
 class VolumeSession(Protocol):
     """One volume under one model."""

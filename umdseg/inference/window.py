@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 
-from umdseg.backbones.base import Backbone, Features
+from umdseg.backbones.base import BACKGROUND, Backbone, Features
 from umdseg.data.geometry import Grid
 from umdseg.inference.classes import ClassScores
 from umdseg.inference.clicks import ClickWindows
 from umdseg.inference.precision import autocast
 from umdseg.inference.sampling import sample
-from umdseg.inference.session import BACKGROUND
 from umdseg.inference.stitch import Place, Shape, importance, stitch
 from umdseg.vocabulary import Prompt
 
@@ -56,7 +55,7 @@ class WindowSession:
         self._autocast()
         self._history: list[dict[str, Prompt]] = [{}]
         self._windows = ClickWindows(backbone, grid, window, self._encode_at)
-        self._classes = ClassScores(backbone, self._stitch, self._encode, self._autocast, image.numel())
+        self._classes = ClassScores(backbone, grid, self._stitch, self._encode, self._autocast)
         self._placed: dict[Prompt, list[tuple[Grid, torch.Tensor]]] = {}
 
     def prompt(self, prompts: Sequence[Prompt]) -> None:
@@ -76,16 +75,17 @@ class WindowSession:
         target = grid or self.native
         asked = [self._history[-1].get(name, Prompt(name)) for name in structures]
         by_class = tuple(dict.fromkeys(p.structure for p in asked if p.kind == "auto"))
-        canvas = self._classes.logits(by_class) if by_class else None
+        classes = self._classes.sampler(by_class) if by_class else None
         for prompt in asked:
             if prompt.kind != "auto":
                 self._place(prompt)
-        numbers = target.shape[0] * target.shape[1] * (max(len(by_class), len(asked)) + 4)
+        channels = len(asked) + (classes.channels if classes else 0) + 4
+        numbers = target.shape[0] * target.shape[1] * channels
         step = max(SLAB_NUMBERS // numbers, 1)
         for start in range(0, target.shape[2], step):
             stop = min(start + step, target.shape[2])
             part = target.slab(start, stop)
-            sampled = None if canvas is None else self._sample(canvas, target, start, stop)
+            sampled = None if classes is None else classes.on(part)
             if sampled is not None and len(by_class) == len(asked):
                 yield slice(start, stop), sampled
                 continue
@@ -96,11 +96,6 @@ class WindowSession:
                 for prompt in asked
             ]
             yield slice(start, stop), torch.stack(planes)
-
-    def _sample(self, canvas: torch.Tensor, target: Grid, start: int, stop: int) -> torch.Tensor:
-        if target.same_as(self._grid, tolerance_mm=1e-4):
-            return canvas[..., start:stop]
-        return sample(canvas, self._grid, target.slab(start, stop), outside=BACKGROUND)
 
     def _place(self, prompt: Prompt) -> None:
         if prompt not in self._placed:

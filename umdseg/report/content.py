@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from umdseg.evaluation.options import BASELINES
 from umdseg.evaluation.summary import MACRO, macro, structures_of
-from umdseg.report.words import MODALITY, STAGE, count, number, pairs, select
+from umdseg.report.words import MODALITY, STAGE, count, meaning, number, pairs, select
 from umdseg.vocabulary import MODALITIES
 
 if TYPE_CHECKING:
@@ -111,6 +111,15 @@ def organ_table(summary: pd.DataFrame, prompt: str) -> dict[str, Any]:
             cells.append(None if hit.empty else float(hit["mean"].iloc[0]))
         body.append({"name": name, "cells": cells})
     return {"columns": columns, "rows": body}
+
+
+def unscored_rows(cases: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows without a score, counted per model, stage, prompt, modality and reason."""
+    rows = cases[cases["status"] != "ok"]
+    told = [meaning(str(s), str(c)) for s, c in zip(rows["status"], rows["condition"], strict=True)]
+    keys = ["model", "stage", "prompt", "modality", "status", "meaning"]
+    counted = rows.assign(meaning=told).groupby(keys, sort=False).size().rename("rows").reset_index()
+    return [{str(k): v for k, v in row.items()} for row in counted.to_dict("records")]
 
 
 def baseline_rows(summary: pd.DataFrame) -> dict[str, Any] | None:

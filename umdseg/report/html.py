@@ -12,10 +12,10 @@ from umdseg.evaluation.cases import read_cases
 from umdseg.evaluation.gap import gap
 from umdseg.evaluation.options import BASELINES
 from umdseg.evaluation.predictions import median_subjects
-from umdseg.evaluation.summary import statuses, summarise
+from umdseg.evaluation.summary import summarise
 from umdseg.files import write_text
 from umdseg.report import words
-from umdseg.report.content import baseline_rows, gap_rows, headlines, organ_table
+from umdseg.report.content import baseline_rows, gap_rows, headlines, organ_table, unscored_rows
 from umdseg.report.figures import gap_forest, organ_dots
 from umdseg.report.overlays import overlay
 
@@ -89,7 +89,8 @@ def _tables(cases: pd.DataFrame, result: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "baselines": baseline_rows(summary),
         "scored": int((cases["status"] == "ok").sum()),
-        "unscored": [row for row in statuses(cases).to_dict("records") if row["status"] != "ok"],
+        "unscored": unscored_rows(cases),
+        "random_notice": words.random_notice(own["stage"]),
     }
 
 

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from umdseg.evaluation.options import BASELINES
 from umdseg.evaluation.summary import macro, summarise
-from umdseg.report.words import METRIC, MISSING, MODALITY, STAGE, number, pairs, select, with_interval
+from umdseg.report.words import (
+    METRIC,
+    MISSING,
+    MODALITY,
+    STAGE,
+    number,
+    pairs,
+    random_notice,
+    select,
+    with_interval,
+)
 from umdseg.vocabulary import MODALITIES, STAGES
 
 if TYPE_CHECKING:
@@ -17,15 +27,30 @@ if TYPE_CHECKING:
 
 
 def print_result(
-    cases: pd.DataFrame, result: Mapping[str, Any], metric: str = "dice", console: Console | None = None
+    cases: pd.DataFrame,
+    result: Mapping[str, Any],
+    metric: str = "dice",
+    console: Console | None = None,
+    *,
+    random_weights: bool = False,
 ) -> None:
-    """Print one table per prompt: modalities across; scores, gaps, closure and forgetting down."""
+    """Print one table per prompt: modalities across; scores, gaps, closure and forgetting down.
+
+    Args:
+        cases: case table.
+        result: content of gap.json.
+        metric: column shown.
+        console: where to print; None = standard error.
+        random_weights: the base model was not trained; said beside the numbers.
+    """
     from rich.console import Console
 
     console = console or Console(stderr=True)
     own = cases[~cases["model"].isin(BASELINES)]
     for prompt in dict.fromkeys(own["prompt"]):
         console.print(result_table(cases, result, str(prompt), metric))
+    if random_weights:
+        console.print(" ".join(random_notice(own["stage"])), style="bold")
     console.print("gap = reference - target, same subjects and structures; [95 % CI over subjects]")
 
 

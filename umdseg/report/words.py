@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 MODALITY = {"ct": "CT", "pet": "PET", "mr": "MR"}
@@ -17,14 +17,24 @@ STATUS = {
     "prompt_unsupported": "the model does not take this kind of prompt",
     "failed": "the model failed",
 }
+NO_LABEL = "the scan has no label"
 # Okabe and Ito's palette keeps the three apart for colour-blind readers
 COLOUR = {"ct": "#5b6470", "pet": "#d55e00", "mr": "#0072b2"}
 MISSING = "–"
 WHY_INTENSITY = (
     "The intensity classifier knows one voxel's value and nothing else: per modality and structure it "
     "calls a voxel positive where p(structure | intensity), counted on the training subjects, is above the "
-    "threshold with the best Dice there. No classifier that sees single voxels can do better on that "
-    "data, so a model above it uses anatomy, not thresholds."
+    "threshold with the best Dice there. Of all rules that look at single voxels (up to the binning of "
+    "intensities) it has the best Dice pooled over the training voxels; on other subjects, or averaged per "
+    "subject, another such rule may score a little higher. A model well above it uses anatomy."
+)
+RANDOM = (
+    "Random weights.",
+    "The model was not trained; the numbers only show that the pipeline runs.",
+)
+STARTED_RANDOM = (
+    "Started from random weights.",
+    "Zero-shot numbers only show that the pipeline runs; what the adapted rows know was learned in this run.",
 )
 WHY_THRESHOLD = (
     "The PET thresholds call every voxel positive that reaches 30 % or 41 % of the scan's maximum SUV; "
@@ -55,6 +65,16 @@ def with_interval(entry: Mapping[str, Any] | None, field: str = "value") -> str:
 def structure(name: str) -> str:
     """A structure name for people."""
     return name.replace("_", " ")
+
+
+def meaning(status: str, condition: str = "") -> str:
+    """Why a row has no score, in words."""
+    return NO_LABEL if condition == "no_label" else STATUS.get(status, status)
+
+
+def random_notice(stages: Iterable[str]) -> tuple[str, str]:
+    """Head and sentence that say a run's weights are random, given the stages of its case table."""
+    return STARTED_RANDOM if "adapted" in set(stages) else RANDOM
 
 
 def count(number: int, noun: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -13,37 +14,52 @@ from umdseg.config.compose import conf_dir, groups
 from umdseg.config.schema import Settings
 from umdseg.config.sweep import plan
 from umdseg.errors import UserError
+from umdseg.runs.sweep import JobsFailed, run_sweep
 
 EXAMPLES = {
-    "train": "python train.py model=vista3d data=petmri data.manifest=subjects.csv adapter=lora",
-    "evaluate": "python evaluate.py adapter.path=RUN/adapter data=sts data.root=FOLDER data.split=all",
+    "train": "model=vista3d data=petmri data.manifest=subjects.csv adapter=lora",
+    "evaluate": "adapter.path=RUN/adapter data=sts data.root=FOLDER data.split=all",
 }
 
 
-def main(door: str, arguments: Sequence[str] | None = None) -> int:
+# what the disk says when the user, not the code, can mend it
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+
+
+def main(door: str, arguments: Sequence[str] | None = None, program: str | None = None) -> int:
     """Run a door.
 
     Args:
         door: `train` or `evaluate`.
         arguments: command line without the program's name; None takes the process's.
+        program: how the door was called, for the help; None = `python <door>.py`.
 
     Returns:
         Exit status: 0 done, 1 a mistake in data, weights or files, 2 a mistake in the configuration
         (nothing was run), 130 stopped.
     """
-    given = _parser(door).parse_intermixed_args(arguments)
+    given = _parser(door, program or f"python {door}.py").parse_intermixed_args(arguments)
+    text, folders, status = "", list[Path](), 0
     try:
         # standard output is for the run folder alone, whatever libraries print
         with redirect_stdout(sys.stderr):
             if given.cfg:
-                text, folders = _config_text(door, given), []
+                text = _config_text(door, given)
             else:
-                text, folders = "", _run(door, given)
+                folders = _run(door, given)
+    except JobsFailed as error:
+        print(error, file=sys.stderr)
+        folders, status = error.folders, 1
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
     except UserError as error:
         print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        print(_disk_error(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped; the same command continues", file=sys.stderr)
@@ -53,15 +69,19 @@ def main(door: str, arguments: Sequence[str] | None = None) -> int:
     if is_leader():
         sys.stdout.write(text + "".join(f"{folder}\n" for folder in folders))
         sys.stdout.flush()
-    return 0
+    return status
+
+
+def _disk_error(error: OSError) -> UserError:
+    expected = "room and permission to write; the same command continues"
+    what = f"a file could not be written or read: {error.strerror}"
+    return UserError(what, where=error.filename, expected=expected)
 
 
 def _run(door: str, given: argparse.Namespace) -> list[Path]:
     search = given.config_dir
     if not given.multirun:
         return [_job(check(door, given.overrides, search))]
-    from umdseg.runs.sweep import run_sweep
-
     sweep = plan(door, given.overrides, search)
     for notice in sweep.notices:
         print(notice, file=sys.stderr)
@@ -87,13 +107,13 @@ def _config_text(door: str, given: argparse.Namespace) -> str:
     return config_text(check(door, given.overrides, given.config_dir))
 
 
-def _parser(door: str) -> argparse.ArgumentParser:
+def _parser(door: str, program: str) -> argparse.ArgumentParser:
     choices = [f"  {name}={'|'.join(_choices(name))}" for name in groups()]
     parser = argparse.ArgumentParser(
-        prog=f"{door}.py",
+        prog=program,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage=f"python {door}.py [-m] [group=choice ...] [section.option=value ...]",
-        epilog="\n".join(["groups:", *choices, "", "example:", f"  {EXAMPLES[door]}"]),
+        usage=f"{program} [-m] [group=choice ...] [section.option=value ...]",
+        epilog="\n".join(["groups:", *choices, "", "example:", f"  {program} {EXAMPLES[door]}"]),
     )
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, such as model=vista3d fit.steps=500")
     parser.add_argument(

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from umdseg.adapters import AdapterCard, load_adapter
+from umdseg.config.hardware import device_of
 from umdseg.config.schema import Settings
 from umdseg.errors import UserError
 from umdseg.evaluation.baselines import evaluate_baselines
-from umdseg.evaluation.cases import merge
+from umdseg.evaluation.cases import case_table, merge
 from umdseg.evaluation.protocol import evaluate
 from umdseg.runs.identity import folder_hash
 from umdseg.runs.job import Job
@@ -25,11 +26,12 @@ def run_evaluate(settings: Settings) -> Path:
     Raises:
         UserError: data, weights or adapter missing, unusable or contradicting each other.
     """
-    saved = None
+    saved, learned = None, None
     if settings.adapter.path:
         saved = adapter_folder(settings.adapter.path)
-        settings = with_card(settings, AdapterCard.read(saved))
-    job = Job.open("evaluate", settings, folder_hash(saved) if saved else None)
+        card = AdapterCard.read(saved)
+        settings, learned = with_card(settings, card), list(card.structures)
+    job = Job.open("evaluate", settings, folder_hash(saved) if saved else None, learned)
     if job.done():
         return job.path
     with job.recorded():
@@ -40,6 +42,7 @@ def run_evaluate(settings: Settings) -> Path:
             card = load_adapter(saved, job.backbone)
             parameters = (card.trainable, card.total)
             cases = scored(job, "adapted", card.method)
+        job.keep(cases)
         cases = merge([cases, baselines(job)])
         job.finish(cases, parameters, adapter=str(saved) if saved else None)
     return job.path
@@ -50,7 +53,8 @@ def zero_shot(job: Job) -> pd.DataFrame:
     store = job.store()
     known = store.get(job.path) if store else None
     if known is not None:
-        return known
+        # the same scores, whatever fold and shots the run that made them had
+        return case_table(known.assign(fold=job.settings.fold, shots=job.settings.data.shots))
     cases = scored(job, "zero_shot", "none")
     if store:
         store.put(cases, job.path)
@@ -59,8 +63,6 @@ def zero_shot(job: Job) -> pd.DataFrame:
 
 def scored(job: Job, stage: str, adapter: str) -> pd.DataFrame:
     """Score the job's backbone on its subjects, on the device that the trainer section names."""
-    from umdseg.runs.trainer import device_of
-
     settings, backbone = job.settings, job.backbone
     backbone.to(device_of(settings.trainer.accelerator))
     return evaluate(
@@ -76,23 +78,26 @@ def scored(job: Job, stage: str, adapter: str) -> pd.DataFrame:
         modalities=settings.data.modalities,  # type: ignore[arg-type]
         structures=job.structures,
         seed=settings.run.seed,
+        fold=settings.fold,
+        shots=settings.data.shots,
         save_to=job.path / "predictions",
     )
 
 
 def baselines(job: Job) -> pd.DataFrame:
     """Case table of the trivial competitors asked for (empty when there are none)."""
-    settings, dataset = job.settings, job.dataset
-    needs_training = "intensity" in settings.evaluation.baselines
+    settings = job.settings
     return evaluate_baselines(
-        dataset,
-        dataset.of("train") if needs_training else [],
+        job.dataset,
+        job.train,
         job.subjects,
         options=settings.evaluation,
         modalities=settings.data.modalities,  # type: ignore[arg-type]
         structures=job.structures,
         prompts=settings.prompt.kinds,
         seed=settings.run.seed,
+        fold=settings.fold,
+        shots=settings.data.shots,
     )
 
 

@@ -83,12 +83,19 @@ class RunFolder:
         """Make the folder and keep other processes out of it until this one ends, however it ends.
 
         Raises:
-            UserError: another process is working in it.
+            UserError: another process is working in it, or it cannot be written.
         """
         if not self.leader:
             return
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.path / ".lock", "a", encoding="utf-8")  # noqa: SIM115 - held until release
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.path / ".lock", "a", encoding="utf-8")  # noqa: SIM115 - held until release
+        except OSError as error:
+            raise UserError(
+                f"the run folder cannot be made: {error.strerror}",
+                where=self.path,
+                expected="runs_dir=FOLDER, a folder that can be written",
+            ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -103,7 +110,7 @@ class RunFolder:
     def release(self) -> None:
         """Let others in again."""
         if self._lock is not None:
-            (self.path / ".lock").unlink(missing_ok=True)
+            # the file stays: without it a process that opened it and one that makes it anew both hold a lock
             self._lock.close()
             self._lock = None
 

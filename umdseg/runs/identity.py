@@ -16,7 +16,8 @@ from umdseg.files import sha256_file, sha256_value
 _BESIDE_THE_POINT = (
     *("runs_dir", "name", "tags", "resume", "callbacks.progress_every", "callbacks.checkpoint_every"),
     *("data.root", "data.manifest", "data.cache_dir", "data.workers", "model.accept_licence"),
-    *("adapter.path", "trainer.log_every_n_steps"),
+    *("data.structures_file", "adapter.path", "trainer.log_every_n_steps"),
+    *("save_predictions", "evaluation.save_predictions", "evaluation.overlay_subjects"),
 )
 _FOR_FITTING = ("fit.", "callbacks.", "ckpt_path")
 
@@ -28,6 +29,8 @@ def essential(settings: Settings) -> dict[str, Any]:
         flat = {k: v for k, v in flat.items() if not k.startswith(_FOR_FITTING)}
     weights = flat.pop("model.weights")
     flat["model.random"] = weights == "random"
+    if flat.get("ckpt_path"):
+        flat["ckpt_path"] = sha256_file(Path(flat["ckpt_path"]).expanduser())
     return {k: v for k, v in flat.items() if k not in _BESIDE_THE_POINT}
 
 

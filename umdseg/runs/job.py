@@ -23,6 +23,7 @@ from umdseg.files import write_json
 from umdseg.registry import resolve
 from umdseg.runs.folder import RunFolder
 from umdseg.runs.identity import run_hash
+from umdseg.runs.people import baseline_subjects, scored_structures, scored_subjects
 from umdseg.runs.provenance import provenance
 from umdseg.runs.zero_shot import ZeroShotStore
 from umdseg.vocabulary import Subject
@@ -46,6 +47,7 @@ class Job:
         backbone: the plain model.
         subjects: who is scored.
         structures: those looked for.
+        train: who the baselines that learn are fitted on.
         folder: run folder.
         hash: the run's hash.
     """
@@ -57,33 +59,38 @@ class Job:
     backbone: Backbone
     subjects: list[Subject]
     structures: tuple[str, ...]
+    train: list[Subject]
     folder: RunFolder
     hash: str
 
     @classmethod
-    def open(cls, door: str, settings: Settings, adapter: str | None = None) -> Job:
+    def open(
+        cls, door: str, settings: Settings, adapter: str | None = None, learned: Sequence[str] | None = None
+    ) -> Job:
         """Load data and model, and find the run folder.
 
         Args:
             door: `train` or `evaluate`.
             settings: checked configuration.
             adapter: hash of a saved adapter that is scored.
+            learned: structures that adapter was trained on.
 
         Raises:
-            UserError: data or weights missing or unusable.
+            UserError: data or weights missing or unusable, or nobody to score or to fit a baseline on.
         """
         from lightning.pytorch import seed_everything
 
         seed_everything(settings.run.seed, workers=True, verbose=False)
         dataset: PairedDataset = resolve("data", settings.data.name)(settings.data).load(settings.run.seed)
-        structures = dataset.select(settings.data.structures)
-        subjects = dataset.of(_split(door, settings))[: settings.run.limit_subjects]
+        structures = scored_structures(settings, dataset, learned)
+        train = baseline_subjects(settings, dataset)
         model = settings.model
         backbone = load_backbone(model.name, model.weights, accept_licence=model.accept_licence)
+        subjects = scored_subjects(door, settings, dataset, backbone, structures)
         data = dataset.fingerprint(settings.data.cache_dir)
         digest = run_hash(settings, data, backbone.state_sha256, adapter)
         folder = _folder(door, settings, digest)
-        return cls(door, settings, dataset, data, backbone, subjects, structures, folder, digest)
+        return cls(door, settings, dataset, data, backbone, subjects, structures, train, folder, digest)
 
     @property
     def path(self) -> Path:
@@ -99,6 +106,8 @@ class Job:
             return False
         if self.folder.leader and self.folder.complete:
             say("this run is already done; resume=never runs it again")
+            if self.settings.run.save_predictions and "save_predictions: false" in self._recorded_config():
+                say("it did not keep its predictions; resume=never makes them")
             return True
         return False
 
@@ -119,12 +128,20 @@ class Job:
         finally:
             self.folder.release()
 
+    def _recorded_config(self) -> str:
+        return (self.path / "config.yaml").read_text(encoding="utf-8")
+
     def store(self) -> ZeroShotStore | None:
         """Where this zero-shot evaluation is kept; None for random weights, which are new every time."""
         if self.backbone.random_weights:
             return None
         ids = [subject.id for subject in self.subjects]
         return ZeroShotStore.of(self.settings, self.data, self.backbone.state_sha256, ids, self.structures)
+
+    def keep(self, cases: pd.DataFrame) -> None:
+        """Write the case table so far: what follows may fail, and scores take long."""
+        if self.folder.leader:
+            write_cases(merge([cases]), self.path)
 
     def finish(self, cases: pd.DataFrame, parameters: tuple[int, int], **facts: Any) -> None:
         """Write case table, gap.json and report, print the table, and mark the run complete.
@@ -141,12 +158,12 @@ class Job:
         result = gap(cases, options.bootstrap, self.settings.run.seed)
         result["adapter"] = {"trainable": parameters[0], "total": parameters[1]}
         write_json(self.path / "gap.json", result)
-        if not (self.settings.run.save_predictions or options.save_predictions):
+        if not self.settings.run.save_predictions:
             keep_predictions(self.path / "predictions", median_subjects(cases, options.overlay_subjects))
         # the report shows the record, so that is closed first; without its report a run is not complete
         self.folder.end("complete", **facts)
         build_report(self.path, options.overlay_subjects)
-        print_result(cases, result, options.metrics[0])
+        print_result(cases, result, options.metrics[0], random_weights=self.backbone.random_weights)
 
 
 def say(text: str) -> None:
@@ -168,17 +185,11 @@ def is_leader() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in ranks)
 
 
-def _split(door: str, settings: Settings) -> str:
-    if door == "evaluate":
-        return settings.data.split
-    return "train" if settings.run.overfit else "test"
-
-
 def _folder(door: str, settings: Settings, digest: str) -> RunFolder:
     told = os.environ.get(FOLDER_VARIABLE)
     if told and not is_leader():
         return RunFolder(Path(told), leader=False)
-    parent = Path(settings.run.runs_dir).expanduser().resolve() / door
+    rename = settings.run.name is None
     return RunFolder.locate(
-        parent, settings.name, digest, rename=settings.run.name is None, leader=is_leader()
+        settings.runs_dir / door, settings.name, digest, rename=rename, leader=is_leader()
     )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import platform
 import shlex
+import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import umdseg
@@ -28,7 +31,7 @@ def provenance(settings: Settings, door: str, run: str, **facts: Any) -> dict[st
         "status": "running",
         "task": settings.run.task,
         "run": run,
-        "command": shlex.join(["python", f"{door}.py", *settings.overrides]),
+        "command": command(door, settings),
         "seed": settings.run.seed,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
@@ -37,6 +40,18 @@ def provenance(settings: Settings, door: str, run: str, **facts: Any) -> dict[st
         "device": device(),
         **facts,
     }
+
+
+def command(door: str, settings: Settings) -> str:
+    """What to type for the same run: the door's file in a checkout, `umdseg train` where it was used."""
+    called = Path(sys.argv[0] if sys.argv else "").stem
+    program = ["umdseg", door] if called in ("umdseg", "__main__") else ["python", f"{door}.py"]
+    return shlex.join([*program, *flags(settings.search), *settings.overrides])
+
+
+def flags(search: Sequence[str]) -> list[str]:
+    """Further configuration folders as they are typed."""
+    return [word for folder in search for word in ("--config-dir", folder)]
 
 
 def versions() -> dict[str, str]:

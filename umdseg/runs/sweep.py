@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,14 +24,29 @@ from umdseg.config.schema import Settings
 from umdseg.config.sweep import Sweep
 from umdseg.errors import UserError
 from umdseg.files import sha256_value, write_json
+from umdseg.runs.provenance import flags
 
 Job = Callable[[Settings], Path]
+
+
+class JobsFailed(UserError):
+    """Some jobs of a sweep failed, the others ran.
+
+    Attributes:
+        folders: run folders of those that did not fail, in order.
+    """
+
+    def __init__(self, failed: Mapping[str, str], jobs: int, folders: Sequence[Path]) -> None:
+        self.folders = list(folders)
+        listed = [f"{given}: {why.splitlines()[0]}" for given, why in failed.items()]
+        super().__init__(f"{len(failed)} of {jobs} jobs failed", where="\n            ".join(listed))
 
 
 def run_sweep(door: str, sweep: Sweep, job: Job, search: Sequence[str] = ()) -> list[Path]:
     """Give the checked jobs to Hydra's launcher (`launcher=basic`: one after the other).
 
-    A job that fails does not keep the others from running.
+    A job that fails, for whatever reason, does not keep the others from running; the index of the sweep
+    is written in any case.
 
     Args:
         door: `train` or `evaluate`.
@@ -42,7 +58,7 @@ def run_sweep(door: str, sweep: Sweep, job: Job, search: Sequence[str] = ()) -> 
         The run folders, in order.
 
     Raises:
-        UserError: some jobs failed (the others ran).
+        JobsFailed: some jobs failed (the others ran).
     """
     results: dict[int, Path | str] = {}
 
@@ -56,14 +72,20 @@ def run_sweep(door: str, sweep: Sweep, job: Job, search: Sequence[str] = ()) -> 
         except UserError as error:
             results[number] = str(error)
             print(error, file=sys.stderr, flush=True)
+        # a defect in one job must not cost the others
+        except Exception as error:
+            results[number] = f"{type(error).__name__}: {error}"
+            traceback.print_exc()
 
-    _launch(door, [outcome.overrides for outcome in sweep.jobs], task, search)
-    _index(sweep, results)
-    failed = [number for number, result in results.items() if isinstance(result, str)]
+    try:
+        _launch(door, sweep, task, search)
+    finally:
+        _index(sweep, results)
+    folders = [result for result in results.values() if isinstance(result, Path)]
+    failed = {" ".join(sweep.given[n]): result for n, result in results.items() if isinstance(result, str)}
     if failed:
-        listed = "; ".join(" ".join(sweep.given[number]) for number in failed)
-        raise UserError(f"{len(failed)} of {len(sweep.jobs)} jobs failed", where=listed)
-    return [result for result in results.values() if isinstance(result, Path)]
+        raise JobsFailed(failed, len(sweep.jobs), folders)
+    return folders
 
 
 def _run_one(door: str, sweep: Sweep, number: int, job: Job, search: Sequence[str]) -> Path:
@@ -72,7 +94,7 @@ def _run_one(door: str, sweep: Sweep, number: int, job: Job, search: Sequence[st
         raise ConfigError(sweep.jobs[number].problems)
     if str(settings.trainer.devices) != "1" or settings.trainer.num_nodes > 1:
         return _subprocess(door, sweep.given[number], search)
-    with isolated(door, sweep.given[number]):
+    with isolated(door, [*flags(search), *sweep.given[number]]):
         return job(settings)
 
 
@@ -100,8 +122,7 @@ def _restore(environment: Mapping[str, str]) -> None:
 
 def _subprocess(door: str, overrides: Sequence[str], search: Sequence[str]) -> Path:
     """One process a job: CUDA contexts and process groups end with it."""
-    flags = [word for folder in search for word in ("--config-dir", folder)]
-    command = [sys.executable, "-m", "umdseg.runs.door", door, *flags, *overrides]
+    command = [sys.executable, "-m", "umdseg.runs.door", door, *flags(search), *overrides]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
@@ -109,10 +130,11 @@ def _subprocess(door: str, overrides: Sequence[str], search: Sequence[str]) -> P
     return Path(lines[-1])
 
 
-def _launch(door: str, jobs: list[list[str]], task: TaskFunction, search: Sequence[str]) -> None:
+def _launch(door: str, sweep: Sweep, task: TaskFunction, search: Sequence[str]) -> None:
     """Hydra's multirun with the list of jobs already made, in place of its sweeper."""
-    first = jobs[0] if jobs else []
-    shared = [text for text in first if _is_hydra(text) or text.startswith(("++runs_dir=", "launcher="))]
+    jobs = [outcome.overrides for outcome in sweep.jobs]
+    shared = [text for text in jobs[0] if _is_hydra(text) or text.startswith("launcher=")] if jobs else []
+    shared += [f"++hydra.sweep.dir={_quoted(str(folder))}"] if (folder := _folder(sweep)) else []
     with hydra_session(search):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
@@ -129,18 +151,30 @@ def _launch(door: str, jobs: list[list[str]], task: TaskFunction, search: Sequen
             _ = outcome.return_value  # raises what the job raised
 
 
+def _quoted(text: str) -> str:
+    """A text as one value in Hydra's grammar, where ${...} would be looked up."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${")
+    return f"'{escaped}'"
+
+
 def _is_hydra(override: str) -> bool:
     return override.lstrip("+~").startswith(("hydra.", "hydra/"))
 
 
 def _index(sweep: Sweep, results: Mapping[int, Path | str]) -> None:
     """`runs_dir/sweeps/<hash of the jobs>.json`: which job went where."""
-    settings = sweep.jobs[0].settings if sweep.jobs else None
-    if settings is None:
+    folder = _folder(sweep)
+    if folder is None:
         return
     rows = [
         {"overrides": sweep.given[n], **({"run": r.as_posix()} if isinstance(r, Path) else {"error": r})}
         for n, r in results.items()
     ]
     name = sha256_value(sweep.given)[:8]
-    write_json(Path(settings.run.runs_dir) / "sweeps" / f"{name}.json", {"jobs": rows})
+    write_json(folder / f"{name}.json", {"jobs": rows})
+
+
+def _folder(sweep: Sweep) -> Path | None:
+    """`runs_dir/sweeps` of the first job."""
+    settings = sweep.jobs[0].settings if sweep.jobs else None
+    return settings.runs_dir / "sweeps" if settings else None

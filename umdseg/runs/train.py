@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from umdseg import adapters
 from umdseg.adapters import Adapter, AdapterCard
 from umdseg.config.schema import Settings
-from umdseg.data.datamodule import PairedDataModule
+from umdseg.data.dataset import few_shots
+from umdseg.errors import UserError
 from umdseg.evaluation.callback import EvaluationCallback
 from umdseg.evaluation.cases import merge
 from umdseg.runs.evaluate import baselines, zero_shot
 from umdseg.runs.export import export_weights
-from umdseg.runs.identity import code_hash
+from umdseg.runs.identity import code_hash, git_commit
+from umdseg.runs.interrupt import interruptible
 from umdseg.runs.job import FOLDER_VARIABLE, Job, say
+from umdseg.runs.people import training_data
+from umdseg.runs.provenance import versions
 from umdseg.runs.trainer import build_trainer
 from umdseg.runs.zero_shot import KeepZeroShot
+from umdseg.tasks.warm_start import copy_parts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +39,7 @@ def run_train(settings: Settings) -> Path:
     if job.done():
         return job.path
     with job.recorded():
+        copy_parts(job.backbone.net, settings.fit.copy_parts)
         adapter, learned = _inject(job)
         trainable, total = adapter.parameters(job.backbone)
         if not trainable or not settings.fit.steps:
@@ -44,7 +51,8 @@ def run_train(settings: Settings) -> Path:
             cases = _fit(job, adapter, (trainable, total))
             if not job.folder.leader:
                 return job.path
-            _save(job, adapter)
+            _save(job, adapter, cases)
+        job.keep(cases)
         cases = merge([cases, baselines(job)])
         job.finish(cases, (trainable, total), learned=learned)
     return job.path
@@ -80,7 +88,10 @@ def _fit(job: Job, adapter: Adapter, parameters: tuple[int, int]) -> pd.DataFram
         checkpoint = job.folder.checkpoint
         if checkpoint is not None:
             say("continuing from the last checkpoint")
-        trainer.fit(task, datamodule=_datamodule(job), ckpt_path=checkpoint or settings.run.ckpt_path)
+        start = checkpoint or _given(settings.run.ckpt_path)
+        module = training_data(settings, job.dataset, job.backbone, job.structures)
+        with interruptible():
+            trainer.fit(task, datamodule=module, ckpt_path=_readable(start))
     finally:
         if job.folder.leader:
             os.environ.pop(FOLDER_VARIABLE, None)
@@ -100,22 +111,43 @@ def _evaluation(job: Job) -> EvaluationCallback:
         modalities=settings.data.modalities,  # type: ignore[arg-type]
         structures=job.structures,
         seed=settings.run.seed,
+        fold=settings.fold,
+        shots=settings.data.shots,
         zero_shot=settings.callbacks.evaluate_before and settings.run.task != "pretrain",
     )
 
 
-def _datamodule(job: Job) -> PairedDataModule:
-    from umdseg.inference import preprocessing
-
-    card, settings = job.backbone.card, job.settings
-    return PairedDataModule(
-        job.dataset, settings.data, preprocessing(card), card.window, job.structures, settings.run.seed
-    )
+def _given(path: str | None) -> Path | None:
+    return Path(path).expanduser() if path else None
 
 
-def _save(job: Job, adapter: Adapter) -> None:
+def _readable(checkpoint: Path | None) -> Path | None:
+    """Refuse a file that is no checkpoint before Lightning trips over it.
+
+    Raises:
+        UserError: naming the file.
+    """
+    import torch
+
+    if checkpoint is None:
+        return None
+    try:
+        held = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    # a damaged file can fail anywhere in unpickling
+    except Exception as error:
+        raise UserError(
+            "the checkpoint cannot be read",
+            where=checkpoint,
+            expected="an undamaged checkpoint of the same run; without the file the run starts again",
+        ) from error
+    if not isinstance(held, dict) or "state_dict" not in held:
+        raise UserError("not a checkpoint", where=checkpoint, expected="RUN/checkpoints/last.ckpt")
+    return checkpoint
+
+
+def _save(job: Job, adapter: Adapter, cases: pd.DataFrame) -> None:
     settings = job.settings
-    trained_on = [m for m, weight in settings.data.train_modalities.items() if weight > 0]
+    trained_on = training_data(settings, job.dataset, job.backbone, job.structures).trained_modalities()
     if adapter.method != "none" or job.backbone.new_structures:
         adapter.save(
             job.path / "adapter", job.backbone, AdapterCard.describe(job.backbone, job.structures, trained_on)
@@ -123,13 +155,35 @@ def _save(job: Job, adapter: Adapter) -> None:
     if settings.fit.export_weights:
         adapters.merge(job.backbone)
         path = Path(settings.fit.export_weights).expanduser()
-        record: dict[str, Any] = {
-            "task": settings.run.task,
-            "seed": settings.run.seed,
-            "steps": settings.fit.steps,
-            "run": job.hash,
-        }
-        record |= {"overrides": list(settings.overrides), "code": code_hash(), "data": job.data}
-        record |= {"dataset": job.dataset.name, "modalities": trained_on, "structures": list(job.structures)}
-        export_weights(job.backbone, path, record)
+        export_weights(job.backbone, path, _record(job, trained_on, cases))
         say(f"weights written to {path}")
+
+
+def _record(job: Job, trained_on: list[str], cases: pd.DataFrame) -> dict[str, Any]:
+    """How exported weights were made: enough to make them again, without the paths of one machine."""
+    settings = job.settings
+    places = ("runs_dir", "fit.export_weights", "data.cache_dir", "data.root", "data.manifest")
+    overrides = [text for text in settings.overrides if text.lstrip("+").partition("=")[0] not in places]
+    ok = cases[cases["status"] == "ok"]
+    dice = ok.groupby(["modality", "prompt"])["dice"].mean().round(4).reset_index().to_dict("records")
+    return {
+        "task": settings.run.task,
+        "overrides": overrides,
+        "seed": settings.run.seed,
+        "fit": asdict(settings.fit) | {"export_weights": _name(settings.fit.export_weights)},
+        "dataset": job.dataset.name,
+        "modalities": trained_on,
+        "structures": list(job.structures),
+        "training_subjects": len(few_shots(job.dataset.of("train"), settings.data.shots, settings.run.seed)),
+        "macro_dice_on_its_test_split": {f"{d['modality']}/{d['prompt']}": float(d["dice"]) for d in dice},
+        "run": job.hash,
+        "code": code_hash(),
+        "git": git_commit(),
+        "data": job.data,
+        "versions": versions(),
+    }
+
+
+def _name(path: str | None) -> str | None:
+    """The last part of a path."""
+    return Path(path).name if path else None

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from umdseg.config.check import flatten
+from umdseg.config.hardware import hardware
 from umdseg.config.schema import Settings
 from umdseg.errors import UserError
 from umdseg.files import write_json
@@ -31,15 +32,14 @@ def build_trainer(settings: Settings, folder: Path, callbacks: Sequence[Callback
         settings: checked configuration.
         folder: run folder.
         callbacks: beside checkpoints and progress.
+
+    Raises:
+        UserError: Lightning refuses the trainer section on this machine.
     """
     options = settings.trainer
     terminal = sys.stderr.isatty()
-    return Trainer(
-        accelerator=options.accelerator,
-        devices=options.devices,
-        strategy=options.strategy,
-        num_nodes=options.num_nodes,
-        precision=_precision(settings),
+    arguments: dict[str, Any] = dict(
+        **hardware(options),
         max_steps=settings.fit.steps,
         max_epochs=-1,
         accumulate_grad_batches=options.accumulate_grad_batches,
@@ -56,6 +56,10 @@ def build_trainer(settings: Settings, folder: Path, callbacks: Sequence[Callback
         use_distributed_sampler=False,
         default_root_dir=folder,
     )
+    try:
+        return Trainer(**arguments)
+    except (ValueError, RuntimeError, MisconfigurationException) as error:
+        raise UserError(str(error), where="trainer") from error
 
 
 def loggers(settings: Settings, folder: Path) -> list[Logger]:
@@ -171,20 +175,3 @@ def _own_callbacks(settings: Settings, folder: Path, terminal: bool) -> list[Cal
     if options.progress_every:
         found.append(TQDMProgressBar() if terminal else ProgressLines(options.progress_every))
     return found
-
-
-def _precision(settings: Settings) -> Any:
-    wanted, accelerator = settings.trainer.precision, settings.trainer.accelerator
-    if wanted != "auto":
-        return wanted
-    cuda = accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available()
-    return "bf16-mixed" if cuda and torch.cuda.is_bf16_supported() else "32-true"
-
-
-def device_of(accelerator: str) -> torch.device:
-    """The device for work outside the Trainer."""
-    if accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available():
-        return torch.device("cuda")
-    if accelerator in ("gpu", "mps", "auto") and torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")

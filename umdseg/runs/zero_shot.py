@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # what changes the statistics or the report, not the table
-_AFTERWARDS = ("evaluation.bootstrap", "evaluation.baselines", "evaluation.overlay_subjects")
+_AFTERWARDS = tuple(
+    f"evaluation.{name}" for name in ("bootstrap", "baselines", "overlay_subjects", "save_predictions")
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class ZeroShotStore:
         parts = {**chosen, "modalities": settings.data.modalities, "model": settings.model.name, "data": data}
         parts |= {"weights": weights, "seed": settings.run.seed, "code": code_hash()}
         parts |= {"subjects": list(subjects), "structures": list(structures)}
-        return cls(Path(settings.run.runs_dir) / "zero_shot" / sha256_value(parts)[:16])
+        return cls(settings.runs_dir / "zero_shot" / sha256_value(parts)[:16])
 
     def get(self, run: Path) -> pd.DataFrame | None:
         """The stored table, its predictions copied into a run folder; None when there is none."""

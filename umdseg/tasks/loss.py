@@ -9,8 +9,9 @@ from torch.nn import functional
 def dice_ce(logits: torch.Tensor, target: torch.Tensor, ce_weight: float = 1.0) -> torch.Tensor:
     """Soft Dice (squared denominator) plus binary cross-entropy, each prompt on its own.
 
-    Dice is pooled over the batch, so that a structure cut out of one patch still has a denominator;
-    the smoothing of one voxel lets a prompt for an absent structure push its logits down.
+    Dice is pooled over the batch, so that a structure cut out of one patch still has a denominator. A
+    prompt whose structure is nowhere in the batch has no Dice to gain; the cross-entropy alone
+    pushes it down (counted in, absent structures drive rare ones to zero before they are learned).
     Source: Milletari et al., V-Net, arXiv 1606.04797, eq. 3, and VISTA3D's DiceCE (arXiv 2406.05285).
 
     Args:
@@ -28,5 +29,6 @@ def dice_ce(logits: torch.Tensor, target: torch.Tensor, ce_weight: float = 1.0) 
     overlap = (probability * target).sum(dim=axes)
     size = probability.square().sum(dim=axes) + target.square().sum(dim=axes)
     dice = 1 - (2 * overlap + 1) / (size + 1)
+    present = target.flatten(2).any(dim=2).any(dim=0)
     entropy = functional.binary_cross_entropy_with_logits(logits, target)
-    return dice.mean() + ce_weight * entropy
+    return (dice * present).sum() / present.sum().clamp(min=1) + ce_weight * entropy

@@ -29,7 +29,8 @@ class SegmentTask(LightningModule):
     Args:
         backbone: model, its adapter already injected.
         adapter: that adapter; kept for its name only, its tensors live in the backbone.
-        options: steps, learning rate, share of clicked steps.
+        options: steps, learning rate, share of clicked steps. With adapter none only class rows train,
+            so no step is prompted by clicks then.
         structures: names of the label values 1, 2, ... of the batches.
         seed: the run's seed; decides which prompts a step uses.
 
@@ -48,6 +49,8 @@ class SegmentTask(LightningModule):
         super().__init__()
         self.backbone, self.options, self.structures, self.seed = backbone, options, tuple(structures), seed
         method = adapter.method if adapter else "none"
+        self.point_share = 0.0 if method == "none" else options.point_share
+        self.lr = (adapter or Adapter).default_lr if options.lr is None else options.lr
         # plain Python only: checkpoints with objects in their hparams cannot be loaded again
         self.save_hyperparameters(
             {"fit": asdict(options), "structures": list(structures), "adapter": method, "seed": seed}
@@ -65,7 +68,9 @@ class SegmentTask(LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> torch.Tensor:
         """One fitting step."""
-        return self._step(batch, "train", self.global_step)
+        # the batches of one accumulated step differ in their prompts, and a resumed run repeats them
+        every = self.trainer.accumulate_grad_batches if self._trainer else 1
+        return self._step(batch, "train", self.global_step * every + index % every)
 
     def validation_step(self, batch: Batch, index: int) -> torch.Tensor:
         """The same step without gradients."""
@@ -78,7 +83,7 @@ class SegmentTask(LightningModule):
     def _step(self, batch: Batch, stage: str, number: int) -> torch.Tensor:
         rng = generator(self.seed, "prompts", stage, number, self.global_rank)
         features = self.backbone.encode(batch.image, batch.affine)
-        clicked = rng.random() < self.options.point_share and "point" in self.backbone.card.prompts
+        clicked = rng.random() < self.point_share and "point" in self.backbone.card.prompts
         parts = self._clicked(batch, features, rng) if clicked else []
         kind = "points" if parts else "class"
         parts = parts or [self._by_class(batch, features, rng)]
@@ -91,7 +96,8 @@ class SegmentTask(LightningModule):
                 expected="an adapter on the branch that is prompted",
             )
         prompts = sum(logits.shape[1] for logits, _ in parts)
-        values = {f"{stage}/loss": loss, f"{stage}/loss_{kind}": loss, f"{stage}/prompts": float(prompts)}
+        values: dict[str, Any] = {f"{stage}/loss": loss, f"{stage}/loss_{kind}": loss}
+        values[f"{stage}/prompts"] = float(prompts)
         self.log_dict(values, batch_size=batch.image.shape[0], on_step=True, on_epoch=False)
         return loss
 
@@ -131,7 +137,7 @@ class SegmentTask(LightningModule):
         """AdamW on what requires gradients; linear warm-up, then cosine decay to zero."""
         options = self.options
         trained = [p for p in self.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=options.lr, weight_decay=options.weight_decay)
+        optimizer = torch.optim.AdamW(trained, lr=self.lr, weight_decay=options.weight_decay)
         warm = max(1, round(options.warmup * options.steps))
 
         def factor(step: int) -> float:

@@ -46,7 +46,9 @@ def test_the_files_pass_the_checks_of_any_data(cache: Path) -> None:
         assert min(image.grid.spacing) >= 4.0
 
 
-def test_other_seeds_and_populations_are_other_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_seeds_and_populations_are_other_people(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("umdseg.data.sources.phantom._render_all", lambda tasks: None)
     people = []
     for seed, population in ((0, "study"), (1, "study"), (0, "pretrain")):
@@ -54,7 +56,8 @@ def test_other_seeds_and_populations_are_other_people(tmp_path: Path, monkeypatc
         dataset = PhantomSource(options).load(seed)
         people.append({s.scans["pet"].image for s in dataset.subjects})
         assert len(people[-1]) == 40
-    assert not (people[0] & people[1]) and not (people[0] & people[2])
+    assert not people[0] & people[1]
+    assert not people[0] & people[2]
 
 
 def test_more_subjects_keep_the_earlier_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ def read_label(
     image_grid: Grid | None = None,
     allowed_ids: Collection[int] | None = None,
     subject: str | None = None,
+    others: Iterable[Grid] = (),
 ) -> Volume:
     """Read a label map.
 
@@ -65,18 +66,19 @@ def read_label(
         image_grid: grid the label must lie on.
         allowed_ids: ids the label may hold besides 0; None allows any.
         subject: named in errors.
+        others: grids of the subject's other scans; a label shared by a pair may lie on one of them.
 
     Returns:
         int16 voxels (X, Y, Z).
 
     Raises:
         UserError: as `read_grid`, or a truncated file, fractions, ids outside `allowed_ids`, or a grid
-            further than 0.1 mm from the image's.
+            further than 0.1 mm from the image's and from all others.
     """
     where = _where(path, subject)
     image = _open(path, subject)
     grid = _grid(image, where)
-    if image_grid is not None and not grid.same_as(image_grid, GRID_TOLERANCE_MM):
+    if image_grid is not None and not lies_on(grid, image_grid, others):
         raise grid_mismatch(grid, image_grid, where, "its image")
     array = _voxels(image, path, where).reshape(grid.shape)
     whole = np.round(array)
@@ -108,13 +110,20 @@ def write_volume(volume: Volume, path: Path | str) -> None:
         nib.save(image, temporary)
 
 
+def lies_on(label: Grid, own: Grid, others: Iterable[Grid] = ()) -> bool:
+    """Whether a label lies on the grid of its image or, shared by a pair, on that of another scan."""
+    # `others` may read headers as it goes, so it is looked at last
+    return label.same_as(own, GRID_TOLERANCE_MM) or any(label.same_as(g, GRID_TOLERANCE_MM) for g in others)
+
+
 def grid_mismatch(grid: Grid, other: Grid, where: object, named: object) -> UserError:
     """The error for a label whose voxels do not lie on its image's."""
     both = f"    label: {_describe(grid)}\n    image: {_describe(other)}"
     return UserError(
         f"label lies on another grid than {named}\n{both}",
         where=where,
-        expected=f"same shape and affine (corners within {GRID_TOLERANCE_MM} mm)",
+        expected=f"same shape and affine (corners within {GRID_TOLERANCE_MM} mm) as its image, "
+        "or as another scan of the subject (a label shared by the pair)",
     )
 
 

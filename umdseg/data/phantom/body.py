@@ -16,8 +16,8 @@ from umdseg.data.phantom.shapes import Canvas, Field, Floats
 from umdseg.data.phantom.skeleton import paint_skeleton
 from umdseg.data.phantom.thorax import paint_chest
 from umdseg.data.phantom.torso import paint_body
-from umdseg.data.phantom.viscera import paint_abdomen, paint_brain
 from umdseg.data.phantom.vary import Habitus, Vary
+from umdseg.data.phantom.viscera import paint_abdomen, paint_brain
 from umdseg.seeds import generator
 
 FIELD_OF_VIEW = ((-215.0, -155.0, -475.0), (215.0, 165.0, 525.0))

@@ -55,7 +55,9 @@ class Scanner:
         return grid_over(FIELD_OF_VIEW, spacing)
 
 
-def computed_tomography(seed: int, codes: NDArray[np.uint8], grid: Grid, scanner: Scanner) -> NDArray[np.int16]:
+def computed_tomography(
+    seed: int, codes: NDArray[np.uint8], grid: Grid, scanner: Scanner
+) -> NDArray[np.int16]:
     """CT in HU: tissue means, partial volume, correlated quantum noise."""
     rng = generator(seed, "ct")
     enhanced = float(rng.random() < scanner.contrast) * rng.uniform(0.7, 1.25)
@@ -101,9 +103,7 @@ def magnetic_resonance(seed: int, codes: NDArray[np.uint8], grid: Grid, scanner:
     return np.asarray(gain * np.hypot(real, imaginary), dtype=np.float32)
 
 
-def positron_emission(
-    seed: int, codes: NDArray[np.uint8], grid: Grid, scanner: Scanner
-) -> Floats:
+def positron_emission(seed: int, codes: NDArray[np.uint8], grid: Grid, scanner: Scanner) -> Floats:
     """FDG PET in SUV: uptake, point spread, Poisson counts, reconstruction filter.
 
     The point spread and the filter together give the image its resolution; counts are drawn

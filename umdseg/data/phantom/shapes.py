@@ -47,7 +47,9 @@ class Canvas:
         stop = np.clip(np.ceil(np.maximum(a, b)) + 1, 0, self.grid.shape).astype(int)
         return slice(start[0], stop[0]), slice(start[1], stop[1]), slice(start[2], stop[2])
 
-    def paint(self, code: int, box: Box, inside: NDArray[np.bool_], over: Sequence[int] | None = None) -> None:
+    def paint(
+        self, code: int, box: Box, inside: NDArray[np.bool_], over: Sequence[int] | None = None
+    ) -> None:
         """Set `code` where `inside`, optionally only over the given tissue codes."""
         region = self.codes[box]
         if over is not None:

@@ -9,7 +9,10 @@ from umdseg.data.phantom.tissues import TISSUES
 from umdseg.data.phantom.torso import WALL, trunk_level
 from umdseg.data.phantom.vary import Vary
 
-SPINE = ((0, -62, -310), (0, -52, -230), (0, -50, -150), (0, -60, -40), (0, -68, 80), (0, -56, 200), (0, -34, 270), (0, -26, 345))
+SPINE = (
+    (0, -62, -310), (0, -52, -230), (0, -50, -150), (0, -60, -40),
+    (0, -68, 80), (0, -56, 200), (0, -34, 270), (0, -26, 345),
+)  # fmt: skip
 
 
 def paint_skeleton(canvas: Canvas, vary: Vary) -> None:
@@ -33,7 +36,7 @@ def _discs(canvas: Canvas) -> None:
     # vertebral height grows from neck to lumbar spine
     period = np.interp(z, [-300, 330], [36, 18])
     disc = column & (np.mod(z, period) < 0.2 * period)
-    canvas.paint(TISSUES["soft"].code, (slice(None),) * 3, disc, over=bone)  # type: ignore[arg-type]
+    canvas.paint(TISSUES["soft"].code, (slice(None),) * 3, disc, over=bone)
 
 
 def _posterior_elements(canvas: Canvas, code: int) -> None:
@@ -61,7 +64,9 @@ def _pelvis(canvas: Canvas, cortical: int, spongy: int) -> None:
     for side in (-1, 1):
         wing = (side * 82, -22, -262)
         ellipsoid(canvas, cortical, wing, (44, 46, 58), angles=(0, side * 16, side * 20), keep=behind)
-        ellipsoid(canvas, TISSUES["muscle"].code, (side * 72, -4, -258), (41, 46, 54), angles=(0, side * 16, 0))
+        ellipsoid(
+            canvas, TISSUES["muscle"].code, (side * 72, -4, -258), (41, 46, 54), angles=(0, side * 16, 0)
+        )
         ellipsoid(canvas, spongy, (side * 66, -12, -352), (22, 34, 26), rough=0.06)
         ellipsoid(canvas, cortical, (side * 92, -6, -350), (24, 24, 24), rough=0.03)
         ellipsoid(canvas, spongy, (side * 92, -6, -350), (21, 21, 21), rough=0.03)

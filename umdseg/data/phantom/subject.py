@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from umdseg.anatomy import UMD13
-from umdseg.data.geometry import Volume
+from umdseg.data.geometry import Grid, Volume
 from umdseg.data.phantom.body import Anatomy, Breathing
 from umdseg.data.phantom.imaging import (
     Scanner,
@@ -17,7 +20,11 @@ from umdseg.data.phantom.imaging import (
 from umdseg.data.phantom.tissues import structure_codes
 
 STRUCTURES = {name: index + 1 for index, name in enumerate(UMD13)}
-_SIMULATE = {"ct": computed_tomography, "mr": magnetic_resonance, "pet": positron_emission}
+_SIMULATE: dict[str, Callable[[int, NDArray[np.uint8], Grid, Scanner], NDArray[Any]]] = {
+    "ct": computed_tomography,
+    "mr": magnetic_resonance,
+    "pet": positron_emission,
+}
 
 
 def render(seed: int, modality: str, scanner: Scanner, breathing_mm: float = 0.0) -> tuple[Volume, Volume]:

@@ -28,9 +28,8 @@ _TRUNK = np.array(
 )
 _POWER = np.float32(2.5)
 _HEIGHTS = np.arange(_TRUNK[0, 0], _TRUNK[-1, 0] + 1)
-_TABLE = np.stack([_HEIGHTS, *(np.interp(_HEIGHTS, _TRUNK[:, 0], c) for c in _TRUNK[:, 1:].T)], axis=1).astype(
-    np.float32
-)
+_COLUMNS = [_HEIGHTS, *(np.interp(_HEIGHTS, _TRUNK[:, 0], c) for c in _TRUNK[:, 1:].T)]
+_TABLE = np.stack(_COLUMNS, axis=1).astype(np.float32)
 WALL = 20.0  # muscle and ribs between fat and cavity, millimetres
 
 
@@ -95,4 +94,4 @@ def _bowel_loops(canvas: Canvas, vary: Vary) -> None:
         radii = rng.uniform((14, 11, 11), (30, 17, 17))
         ellipsoid(canvas, code, centre, radii, angles=rng.uniform(-60, 60, 3), rough=0.08, over=[fat])
         if rng.random() < 0.25:
-            ellipsoid(canvas, gas, centre + (0, 6, 0), radii * 0.4, rough=0.05, over=[code])
+            ellipsoid(canvas, gas, centre + np.array([0, 6, 0]), radii * 0.4, rough=0.05, over=[code])

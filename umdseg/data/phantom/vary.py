@@ -60,13 +60,15 @@ class Vary:
 
     def place(self, organ: str, centre: Numbers, sd: float = 5.0) -> NDArray[np.float64]:
         """Centre moved by a normal of `sd` millimetres along each axis."""
-        return np.asarray(centre, dtype=float) + sd * self.rng(organ + "/place").standard_normal(3).clip(-2.2, 2.2)
+        moved = self.rng(organ + "/place").standard_normal(3).clip(-2.2, 2.2)
+        return np.asarray(centre, dtype=float) + sd * moved
 
     def size(self, organ: str, radii: Numbers, sd: float = 0.07) -> NDArray[np.float64]:
         """Radii scaled by a common and a small separate lognormal factor."""
         rng = self.rng(organ + "/size")
         common, own = rng.standard_normal(), rng.standard_normal(len(radii))
-        return np.asarray(radii, dtype=float) * np.exp(sd * np.clip(common, -2.2, 2.2) + 0.04 * own.clip(-2, 2))
+        factors = np.exp(sd * np.clip(common, -2.2, 2.2) + 0.04 * own.clip(-2, 2))
+        return np.asarray(np.asarray(radii, dtype=float) * factors)
 
     def tilt(self, organ: str, angles: Numbers = (0.0, 0.0, 0.0), sd: float = 6.0) -> NDArray[np.float64]:
         """Angles (degrees) with normal jitter."""

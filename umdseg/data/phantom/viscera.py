@@ -10,10 +10,17 @@ from umdseg.data.phantom.tissues import TISSUES
 from umdseg.data.phantom.torso import WALL, trunk_level
 from umdseg.data.phantom.vary import Vary
 
+STOMACH = ((-44, -6, -28), (-62, 16, -46), (-58, 36, -82), (-28, 46, -104), (12, 40, -102))
+PANCREAS = ((38, 14, -132), (26, 20, -112), (0, 22, -104), (-32, 8, -98), (-68, -14, -84))
 ASCENDING = ((80, -14, -252), (88, -8, -210), (90, -4, -165), (84, 16, -134))
 TRANSVERSE = ((60, 50, -140), (20, 62, -158), (-26, 62, -152), (-66, 40, -120))
 DESCENDING = ((-92, -8, -108), (-98, -22, -150), (-96, -20, -210), (-84, -10, -262))
 SIGMOID = ((-48, 2, -300), (-10, -14, -296), (4, -38, -322), (0, -48, -360), (0, -46, -392))
+# tissues the colon does not displace
+FIRM = (
+    *("liver", "spleen", "kidney_left", "kidney_right"),
+    *("stomach_wall", "stomach_content", "aorta", "pancreas"),
+)
 
 
 def paint_brain(canvas: Canvas, vary: Vary) -> None:
@@ -45,7 +52,8 @@ def _below_diaphragm(vary: Vary, reach: float = 1.02) -> Keep:
 
 def _liver(canvas: Canvas, vary: Vary) -> None:
     code, keep = TISSUES["liver"].code, _below_diaphragm(vary)
-    spared = [TISSUES[n].code for n in ("soft", "visceral_fat", "bowel", "bowel_gas", "muscle", "fat", "vein")]
+    yielding = ("soft", "visceral_fat", "bowel", "bowel_gas", "muscle", "fat", "vein")
+    spared = [TISSUES[n].code for n in yielding]
     centre, radii = vary.place("liver", (64, 8, -52), 4), vary.size("liver", (75, 80, 92), 0.06)
     tilt = vary.tilt("liver", (0, 18, 0), 5)
     ellipsoid(canvas, code, centre, radii, angles=tilt, channel=1, over=spared, keep=keep)
@@ -68,23 +76,24 @@ def _kidneys(canvas: Canvas, vary: Vary) -> None:
         centre = vary.place(f"kidney_{name}", (side * 60, -50, z), 5)
         radii = vary.size(f"kidney_{name}", (30, 28, 57), 0.08)
         tilt = vary.tilt(f"kidney_{name}", (8, side * -9, side * 28), 5)
-        ellipsoid(canvas, TISSUES["visceral_fat"].code, centre, radii * 1.18, angles=tilt, over=[TISSUES["muscle"].code])
-        ellipsoid(canvas, TISSUES[f"kidney_{name}"].code, centre, radii, angles=tilt, rough=0.03, channel=side)
+        renal, fat = TISSUES[f"kidney_{name}"].code, TISSUES["visceral_fat"].code
+        ellipsoid(canvas, fat, centre, radii * 1.18, angles=tilt, over=[TISSUES["muscle"].code])
+        ellipsoid(canvas, renal, centre, radii, angles=tilt, rough=0.03, channel=side)
         hilum = centre + np.array([-side * 25, 10, 0])
-        renal = [TISSUES[f"kidney_{name}"].code]
-        ellipsoid(canvas, TISSUES["visceral_fat"].code, hilum, radii * (0.40, 0.45, 0.3), over=renal)
-        ellipsoid(canvas, TISSUES[f"pelvis_{name}"].code, hilum + (side * 14, 0, 0), radii * (0.36, 0.4, 0.36), over=renal)
+        ellipsoid(canvas, fat, hilum, radii * (0.40, 0.45, 0.3), over=[renal])
+        pelvis, middle = TISSUES[f"pelvis_{name}"].code, hilum + np.array([side * 14, 0, 0])
+        ellipsoid(canvas, pelvis, middle, radii * (0.36, 0.4, 0.36), over=[renal])
 
 
 def _pancreas(canvas: Canvas, vary: Vary) -> None:
-    knots = vary.path("pancreas", ((38, 14, -132), (26, 20, -112), (0, 22, -104), (-32, 8, -98), (-68, -14, -84)), 4)
+    knots = vary.path("pancreas", PANCREAS, 4)
     radius = vary.factor("pancreas", 0.1) * np.array([17, 16, 12.5, 12.5, 11])
     tube(canvas, TISSUES["pancreas"].code, knots, radius)
 
 
 def _stomach(canvas: Canvas, vary: Vary) -> None:
     fill = vary.habitus.stomach
-    knots = vary.path("stomach", ((-44, -6, -28), (-62, 16, -46), (-58, 36, -82), (-28, 46, -104), (12, 40, -102)), 5)
+    knots = vary.path("stomach", STOMACH, 5)
     radius = fill * np.array([24, 33, 31, 24, 15]) * vary.factor("stomach", 0.05)
     keep = _below_diaphragm(vary)
     tube(canvas, TISSUES["stomach_wall"].code, knots, radius, keep=keep)
@@ -94,7 +103,8 @@ def _stomach(canvas: Canvas, vary: Vary) -> None:
     gas = vary.rng("stomach/gas").uniform(0.3, 0.9)
     bubble = knots[1] + np.array([0, radius[1] * 0.55, 6])
     content = [TISSUES["stomach_content"].code]
-    ellipsoid(canvas, TISSUES["bowel_gas"].code, bubble, radius[1] * gas * np.array([0.6, 0.35, 0.6]), over=content)
+    size = radius[1] * gas * np.array([0.6, 0.35, 0.6])
+    ellipsoid(canvas, TISSUES["bowel_gas"].code, bubble, size, over=content)
 
 
 def _colon(canvas: Canvas, vary: Vary) -> None:
@@ -102,13 +112,13 @@ def _colon(canvas: Canvas, vary: Vary) -> None:
     size = vary.factor("colon", 0.10)
     knots = vary.path("colon", (*ASCENDING, *TRANSVERSE, *DESCENDING, *SIGMOID), 4)
     radius = size * np.interp(np.arange(len(knots)), [0, 4, 11, 13, 16], [24, 20, 17, 15, 18])
-    organs = [TISSUES[n].code for n in ("liver", "spleen", "kidney_left", "kidney_right", "stomach_wall", "stomach_content", "aorta", "pancreas")]
-    yielding = [t.code for t in TISSUES.values() if t.code not in organs]
+    yielding = [tissue.code for name, tissue in TISSUES.items() if name not in FIRM]
     tube(canvas, wall, knots, radius, over=yielding)
     rng = vary.rng("colon/gas")
     for index in range(len(knots) - 3):
         if rng.random() < 0.45:
-            ellipsoid(canvas, gas, knots[index] + (0, 4, 0), radius[index] * rng.uniform(0.35, 0.75, 3), over=[wall])
+            extent = radius[index] * rng.uniform(0.35, 0.75, 3)
+            ellipsoid(canvas, gas, knots[index] + np.array([0, 4, 0]), extent, over=[wall])
 
 
 def _bladder(canvas: Canvas, vary: Vary) -> None:

@@ -24,8 +24,9 @@ class ManifestOptions(DataOptions):
     Attributes:
         manifest: CSV file, see `umdseg.data.manifest`.
         structures_file: YAML naming the structures; None means `<CSV stem>.yaml` beside the CSV.
-        modalities: evaluated; empty means the pair the name stands for (petct: ct, pet; petmri: mr, pet).
-        train_modalities: as elsewhere; empty means both of that pair alike.
+        modalities: evaluated. By default the pair the name stands for (petct: ct, pet; petmri: mr, pet);
+            the command line refuses an empty list.
+        train_modalities: as elsewhere. By default both of that pair alike.
     """
 
     name: str = "petct"
@@ -35,6 +36,7 @@ class ManifestOptions(DataOptions):
     structures_file: str | None = None
 
     def __post_init__(self) -> None:
+        # an empty default because the name is known only now
         pair = _PAIRS.get(self.name, ["ct", "pet", "mr"])
         self.modalities = self.modalities or list(pair)
         self.train_modalities = self.train_modalities or dict.fromkeys(pair, 1.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from umdseg.data.hashes import cache_root
 from umdseg.data.options import DataOptions
 from umdseg.errors import UserError
 from umdseg.files import sha256_value
+from umdseg.progress import track
 from umdseg.seeds import derive
 from umdseg.vocabulary import UNITS, Modality, Scan, Subject
 
@@ -113,19 +113,15 @@ def _done(task: _Task) -> bool:
 def _render_all(tasks: Sequence[_Task]) -> None:
     if not tasks:
         return
-    from tqdm import tqdm
-
-    # nothing for what takes under two seconds; rare plain lines where nobody watches a terminal
-    every = 0.1 if sys.stderr.isatty() else 10.0
-    bar = {"total": len(tasks), "desc": "rendering phantoms", "unit": "scan", "delay": 2, "file": sys.stderr}
+    told = ("render phantoms", "scan")
     if len(tasks) < 3:
-        for task in tqdm(tasks, mininterval=every, **bar):
+        for task in track(tasks, *told):
             _render(task)
         return
     # fresh processes: a fork would copy the locks of torch's threads
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(os.cpu_count() or 1, len(tasks), 8), mp_context=context) as pool:
-        for _ in tqdm(pool.map(_render, tasks), mininterval=every, **bar):
+        for _ in track(pool.map(_render, tasks), *told, total=len(tasks)):
             pass
 
 

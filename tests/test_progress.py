@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from umdseg.evaluation import progress
+from umdseg import progress
 
 
 def run(monkeypatch, seconds_per_item: float) -> None:
@@ -25,3 +25,10 @@ def test_long_work_tells_rate_and_time_left_on_standard_error(monkeypatch, capsy
     assert err.splitlines()[0] == "evaluate: 1/10 subjects, 4.0 s per subject, 0:36 left"
     assert err.splitlines()[-1].startswith("evaluate: 10/10 subjects")
     assert len(err.splitlines()) < 8
+
+
+def test_items_without_a_length_are_counted_against_the_given_total(monkeypatch, capsys) -> None:
+    clock = itertools.count(0, 4.0)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    assert list(progress.track(iter("abc"), "render", "scan", total=3)) == list("abc")
+    assert capsys.readouterr().err.splitlines()[0].startswith("render: 1/3 scans")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -12,7 +12,9 @@ QUIET_S = 2.0
 LINE_EVERY_S = 10.0
 
 
-def track(items: Sequence[T], what: str, unit: str = "item", show: bool = True) -> Iterator[T]:
+def track(
+    items: Iterable[T], what: str, unit: str = "item", show: bool = True, total: int | None = None
+) -> Iterator[T]:
     """Iterate over `items` and tell on standard error how far it is.
 
     A terminal gets a bar; anything else plain lines, at most one in ten seconds. Work that ends
@@ -23,26 +25,28 @@ def track(items: Sequence[T], what: str, unit: str = "item", show: bool = True) 
         what: what is being done.
         unit: one item, singular.
         show: False keeps quiet.
+        total: how many items there are; None asks `items`, which then must have a length.
     """
+    count = total if total is not None else len(items) if isinstance(items, Sized) else 0
     if not show:
         yield from items
     elif sys.stderr.isatty():
-        yield from _bar(items, what, unit)
+        yield from _bar(items, count, what, unit)
     else:
-        yield from _lines(items, what, unit)
+        yield from _lines(items, count, what, unit)
 
 
-def _lines(items: Sequence[T], what: str, unit: str) -> Iterator[T]:
+def _lines(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T]:
     start = time.monotonic()
     last, told = start, False
     for done, item in enumerate(items, start=1):
         yield item
         now = time.monotonic()
-        due = now - last >= LINE_EVERY_S or (done == len(items) and (told or now - start >= LINE_EVERY_S))
+        due = now - last >= LINE_EVERY_S or (done == total and (told or now - start >= LINE_EVERY_S))
         first = not told and now - start >= QUIET_S
         if due or first:
             last, told = now, True
-            print(f"{what}: {_state(done, len(items), now - start, unit)}", file=sys.stderr, flush=True)
+            print(f"{what}: {_state(done, total, now - start, unit)}", file=sys.stderr, flush=True)
 
 
 def _state(done: int, total: int, seconds: float, unit: str) -> str:
@@ -57,7 +61,7 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def _bar(items: Sequence[T], what: str, unit: str) -> Iterator[T]:
+def _bar(items: Iterable[T], total: int, what: str, unit: str) -> Iterator[T]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -71,7 +75,7 @@ def _bar(items: Sequence[T], what: str, unit: str) -> Iterator[T]:
         transient=True,
     )
     start, shown = time.monotonic(), False
-    task = bar.add_task(what, total=len(items), speed="")
+    task = bar.add_task(what, total=total, speed="")
     try:
         for done, item in enumerate(items, start=1):
             yield item

@@ -1,0 +1,44 @@
+"""What the rows of one scan start with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from umdseg.data.dataset import PairedDataset
+from umdseg.vocabulary import MODALITIES, Modality, Subject
+
+
+def run_head(
+    dataset: PairedDataset, seed: int, fold: int | None = None, shots: int | None = None
+) -> dict[str, Any]:
+    """Columns that all rows of one evaluation share."""
+    return {"dataset": dataset.name, "seed": seed, "fold": fold, "shots": shots, "score_grid": "label"}
+
+
+def scan_head(run: Mapping[str, Any], subject: Subject, modality: Modality) -> dict[str, Any]:
+    """Columns that all rows of one scan (or of a scan the subject lacks) share.
+
+    Args:
+        run: as `run_head` made it, with or without further columns.
+        subject: whose scan.
+        modality: which scan.
+    """
+    scan = subject.scans.get(modality)
+    return {
+        **run,
+        "subject": subject.id,
+        "site": subject.site,
+        "split": subject.split,
+        "pair": "+".join(m for m in MODALITIES if m in subject.scans),
+        "modality": modality,
+        "tracer": (scan.tracer_or_sequence if scan else None) or "",
+    }
+
+
+def unscored(
+    head: Mapping[str, Any], structure: str, prompt: str, status: str, condition: str = ""
+) -> dict[str, Any]:
+    """A row that says why there is no score."""
+    told = {"structure": structure, "prompt": prompt, "clicks": 0, "condition": condition, "status": status}
+    return {**head, **told}
