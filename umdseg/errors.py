@@ -45,4 +45,5 @@ def unknown(kind: str, name: str, choices: Iterable[str], where: object | None =
     """Build the error for a name that is in no table of `kind`, with its nearest neighbour."""
     options = sorted(choices)
     shown = ", ".join(options[:40]) + (f", ... ({len(options)} in all)" if len(options) > 40 else "")
-    return UserError(f"unknown {kind} '{name}'", where=where, expected=f"one of {shown}", nearest=nearest(name, options))
+    what = f"unknown {kind} '{name}'"
+    return UserError(what, where=where, expected=f"one of {shown}", nearest=nearest(name, options))

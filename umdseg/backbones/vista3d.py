@@ -32,7 +32,7 @@ def vista3d_tiny(options: ModelOptions) -> Vista3d:
 def tiny_network() -> nn.Module:
     """MONAI's VISTA3D with 4 levels instead of 5, one block each, 16 instead of 48 channels."""
     from monai.networks.nets import SegResNetDS2
-    from monai.networks.nets.vista3d import VISTA3D, ClassMappingClassify, PointMappingSAM
+    from monai.networks.nets.vista3d import VISTA3D, ClassMappingClassify, PointMappingSAM, TwoWayTransformer
 
     width = 16
     encoder = SegResNetDS2(
@@ -45,6 +45,11 @@ def tiny_network() -> nn.Module:
     )
     class_head = ClassMappingClassify(n_classes=512, feature_size=width, use_mlp=True)
     point_head = PointMappingSAM(feature_size=width, n_classes=512, last_supported=132)
+    # the official 4 heads on half the width would leave 2 numbers per head at this width, one spatial
+    # frequency: a click could not be told from its whole stripe. One head sees all frequencies.
+    point_head.transformer = TwoWayTransformer(
+        depth=2, embedding_dim=width, mlp_dim=512, num_heads=1, attention_downsample_rate=1
+    )
     return cast(nn.Module, VISTA3D(image_encoder=encoder, class_head=class_head, point_head=point_head))
 
 
