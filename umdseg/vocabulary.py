@@ -13,9 +13,7 @@ Modality = Literal["ct", "pet", "mr"]
 Units = Literal["HU", "SUV", "a.u."]
 Stage = Literal["zero_shot", "adapted", "supervised"]
 PromptKind = Literal["auto", "point", "clicks", "box", "text", "auto_point"]
-Status = Literal[
-    "ok", "empty_reference", "modality_absent", "class_unknown", "prompt_unsupported", "failed"
-]
+Status = Literal["ok", "empty_reference", "modality_absent", "class_unknown", "prompt_unsupported", "failed"]
 Split = Literal["train", "val", "test", "all"]
 
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
@@ -116,3 +114,16 @@ class Batch:
     subject: list[str]
     tracer: list[str] = field(default_factory=list)
     structures: tuple[str, ...] = ()
+
+    def of(self, modality: str) -> Batch:
+        """The samples of one modality."""
+        which = [i for i, name in enumerate(self.modality) if name == modality]
+        return Batch(
+            self.image[which],
+            self.label[which],
+            self.affine[which],
+            [self.modality[i] for i in which],
+            [self.subject[i] for i in which],
+            [self.tracer[i] for i in which] if self.tracer else [],
+            self.structures,
+        )

@@ -42,7 +42,7 @@ def test_the_card_says_what_loading_needs(tmp_path: Path) -> None:
     values = json.loads((folder / FILE).read_text())
     assert values["base_model"] == "vista3d_tiny"
     assert values["method"] == "lora"
-    assert values["options"] == {"rank": 4, "alpha": 4, "dropout": 0.0, "targets": None}
+    assert values["options"] == {"rank": 4, "alpha": 4, "dropout": 0.0, "targets": None, "per": None}
     assert values["structures"] == {"tumour": 256, "liver": 1}
     assert values["new_structures"] == {"tumour": 256}
     assert values["preprocessing"]["spacing"] == list(model().card.spacing)

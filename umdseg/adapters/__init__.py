@@ -54,15 +54,23 @@ def load_adapter(folder: Path | str, backbone: Backbone) -> AdapterCard:
             expected=f"{card.new_structures}, not {got}",
         )
     adapter = factory(factory.Options(name=card.method, path=str(folder), **card.options))
-    adapter.inject(backbone, card.new_structures)
+    adapter.inject(backbone, card.new_structures, card.routes)
     adapter.read(folder, backbone)
     return card
 
 
-def merge(backbone: Backbone) -> None:
-    """Fold the injected adapter into the base weights (nothing happens on a plain model)."""
+def merge(backbone: Backbone, route: str | None = None) -> None:
+    """Fold the injected adapter into the base weights (nothing happens on a plain model).
+
+    Args:
+        backbone: the adapted model.
+        route: whose adapter (a modality), where there is one per modality.
+
+    Raises:
+        UserError: there are several adapters, and `route` names none of them.
+    """
     if backbone.adapter is not None:
-        backbone.adapter.merge(backbone)
+        backbone.adapter.merge(backbone, route)
 
 
 def unload(backbone: Backbone) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from umdseg.adapters.card import AdapterCard
 from umdseg.backbones.base import Backbone
+from umdseg.errors import UserError
 
 
 @dataclass
@@ -20,10 +21,13 @@ class AdapterOptions:
     Attributes:
         name: registered name.
         path: folder of a saved adapter; then method, structures and class rows come from its card.
+        per: modality gives every trained modality an adapter of its own; scans of other modalities get
+            the base model. None = one adapter for all.
     """
 
     name: str = "none"
     path: str | None = None
+    per: Literal["modality"] | None = None
 
 
 class Adapter(ABC):
@@ -33,6 +37,7 @@ class Adapter(ABC):
         method: registered name.
         Options: its option dataclass.
         default_lr: peak learning rate where the user gives none.
+        routes: what chooses among several adapters of one kind (modalities); empty = there is one.
     """
 
     method: ClassVar[str]
@@ -41,9 +46,17 @@ class Adapter(ABC):
 
     def __init__(self, options: AdapterOptions) -> None:
         self.options = options
+        self.routes: tuple[str, ...] = ()
+        self._route: str | None = None
+        self._off = False
         self._base_parameters = 0
 
-    def inject(self, backbone: Backbone, new_structures: Mapping[str, int] | None = None) -> None:
+    def inject(
+        self,
+        backbone: Backbone,
+        new_structures: Mapping[str, int] | None = None,
+        routes: Sequence[str] = (),
+    ) -> None:
         """Put the adapter into the backbone; outputs stay what they were.
 
         The base is frozen; what the method trains, and the class rows of new structures, are not.
@@ -52,9 +65,16 @@ class Adapter(ABC):
             backbone: the plain model.
             new_structures: learned structure -> class row, from `backbone.add_structures`;
                 None = all the backbone has been given.
+            routes: modalities that get an adapter each, with `per=modality`.
+
+        Raises:
+            UserError: the options do not fit the backbone, or there is nothing to give adapters to.
         """
         if backbone.adapter is not None:
             raise ValueError(f"{backbone.card.name} already carries adapter '{backbone.adapter.method}'")
+        if self.options.per is not None and not routes:
+            raise UserError("no modality to give an adapter to", where="adapter.per", expected="null")
+        self.routes = tuple(routes) if self.options.per is not None else ()
         rows = dict(backbone.new_structures if new_structures is None else new_structures)
         known = backbone.card.structures.values()
         self._base_parameters = sum(p.numel() for p in backbone.net.parameters())
@@ -69,15 +89,58 @@ class Adapter(ABC):
     def disable(self, backbone: Backbone) -> Iterator[None]:
         """Inside the block the backbone is the base model, bit for bit, without learned structures."""
         learned, backbone.new_structures = backbone.new_structures, {}
+        off, self._off = self._off, True
         try:
             with self._disabled(backbone):
                 yield
         finally:
-            backbone.new_structures = learned
+            backbone.new_structures, self._off = learned, off
 
-    def merge(self, backbone: Backbone) -> None:
-        """Fold the adapter into the base weights; what stays is the plain network."""
-        self._merge(backbone)
+    @contextmanager
+    def routed(self, backbone: Backbone, modality: str | None) -> Iterator[None]:
+        """Inside the block the adapter of `modality` is at work; where it has none, the base model is.
+
+        Nothing changes where one adapter serves all modalities.
+
+        Raises:
+            UserError: there are several adapters and no modality to choose by.
+        """
+        if not self.routes or self._off or (modality is not None and modality == self._route):
+            yield
+        elif modality is None:
+            raise UserError(
+                "the model has one adapter per modality, and the image's is not known",
+                expected=f"modality={'|'.join(self.routes)}, or another for the base model",
+            )
+        elif modality not in self.routes:
+            with self.disable(backbone):
+                yield
+        else:
+            before, self._route = self._route, modality
+            self._select(backbone, modality)
+            try:
+                yield
+            finally:
+                self._route = before
+                if before is not None:
+                    self._select(backbone, before)
+
+    def merge(self, backbone: Backbone, route: str | None = None) -> None:
+        """Fold the adapter into the base weights; what stays is the plain network.
+
+        Args:
+            backbone: carries the adapter.
+            route: whose adapter, where there are several.
+
+        Raises:
+            UserError: there are several, and `route` names none of them.
+        """
+        if self.routes and route not in self.routes:
+            raise UserError(
+                "one network cannot hold the adapters of several modalities",
+                expected=f"one of {', '.join(self.routes)}",
+            )
+        self._merge(backbone, route)
         backbone.adapter = None
         backbone.requires_grad_(False)
 
@@ -98,7 +161,10 @@ class Adapter(ABC):
     def _disabled(self, backbone: Backbone) -> Any: ...
 
     @abstractmethod
-    def _merge(self, backbone: Backbone) -> None: ...
+    def _merge(self, backbone: Backbone, route: str | None = None) -> None: ...
+
+    def _select(self, backbone: Backbone, route: str) -> None:
+        raise NotImplementedError(f"adapter '{self.method}' knows no routes")
 
     @abstractmethod
     def _unload(self, backbone: Backbone) -> None: ...

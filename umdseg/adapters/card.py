@@ -33,6 +33,7 @@ class AdapterCard:
         structures: trained structure -> class index (groups of structures: None).
         new_structures: the learned ones among them -> class row.
         modalities: trained on.
+        routes: modalities with an adapter of their own; empty = one adapter for all.
         preprocessing: spacing (mm) and window (voxels) of training.
         trainable: trained parameters.
         total: parameters of the base.
@@ -46,6 +47,7 @@ class AdapterCard:
     structures: dict[str, int | None] = field(default_factory=dict)
     new_structures: dict[str, int] = field(default_factory=dict)
     modalities: list[str] = field(default_factory=list)
+    routes: list[str] = field(default_factory=list)
     preprocessing: dict[str, Any] = field(default_factory=dict)
     trainable: int = 0
     total: int = 0
@@ -67,6 +69,7 @@ class AdapterCard:
             structures={name: None if name in card.groups else backbone.index(name) for name in structures},
             new_structures=dict(backbone.new_structures),
             modalities=list(modalities),
+            routes=list(adapter.routes),
             preprocessing=preprocessing_of(card),
             trainable=trainable,
             total=total,

@@ -43,6 +43,12 @@ class FullTuning(Adapter):
     Options: ClassVar[type[AdapterOptions]] = FullOptions
 
     def _inject(self, backbone: Backbone, rows: list[int]) -> None:
+        if self.routes:
+            raise UserError(
+                "full tuning keeps one model, not one per modality",
+                where="adapter.per",
+                expected="null, or adapter=lora",
+            )
         targets = cast(FullOptions, self.options).targets
         chosen = re.compile(targets or "")
         trained = {name for name, _ in backbone.net.named_parameters() if chosen.match(name)}
@@ -65,7 +71,7 @@ class FullTuning(Adapter):
         finally:
             backbone.net.load_state_dict(tuned)
 
-    def _merge(self, backbone: Backbone) -> None:
+    def _merge(self, backbone: Backbone, route: str | None = None) -> None:
         self._base = {}
 
     def _unload(self, backbone: Backbone) -> None:

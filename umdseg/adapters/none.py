@@ -30,9 +30,13 @@ class NoAdapter(PeftAdapter):
     def _disabled(self, backbone: Backbone) -> Any:
         return super()._disabled(backbone) if self._trains else nullcontext()
 
-    def _merge(self, backbone: Backbone) -> None:
+    def _merge(self, backbone: Backbone, route: str | None = None) -> None:
         if self._trains:
-            super()._merge(backbone)
+            super()._merge(backbone, route)
+
+    def _select(self, backbone: Backbone, route: str) -> None:
+        if self._trains:
+            super()._select(backbone, route)
 
     def _unload(self, backbone: Backbone) -> None:
         if self._trains:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from umdseg.backbones.base import Backbone
 from umdseg.errors import UserError
 
 WEIGHTS = "adapter_model.safetensors"
+# peft's own name for the only adapter; it is saved without a folder of its own
+SINGLE = "default"
 
 
 class PeftAdapter(Adapter):
@@ -23,8 +27,11 @@ class PeftAdapter(Adapter):
     def _inject(self, backbone: Backbone, rows: list[int]) -> None:
         from peft import get_peft_model
 
+        first, *others = self.routes or (SINGLE,)
         try:
-            backbone.net = get_peft_model(backbone.net, self.config(backbone, rows))
+            backbone.net = get_peft_model(backbone.net, self.config(backbone, rows), adapter_name=first)
+            for name in others:
+                _wrapper(backbone).add_adapter(name, self.config(backbone, rows))
         # peft says so when a pattern matches nothing, or a layer it cannot wrap
         except ValueError as error:
             raise UserError(
@@ -32,12 +39,29 @@ class PeftAdapter(Adapter):
                 where="adapter.targets",
                 expected=f"a regular expression of module names, such as {backbone.card.adapter_targets}",
             ) from error
+        self._trained = []
+        for name in (first, *others):
+            _wrapper(backbone).set_adapter(name)
+            self._trained += [p for p in backbone.net.parameters() if p.requires_grad]
+        self._keep_training()
 
-    def _disabled(self, backbone: Backbone) -> Any:
-        return _wrapper(backbone).disable_adapter()
+    def _select(self, backbone: Backbone, route: str) -> None:
+        _wrapper(backbone).set_adapter(route)
+        self._keep_training()
 
-    def _merge(self, backbone: Backbone) -> None:
-        backbone.net = _wrapper(backbone).merge_and_unload()
+    def _keep_training(self) -> None:
+        # peft freezes what it makes inactive; here the other modalities' adapters train in the same step
+        for parameter in self._trained:
+            parameter.requires_grad_(True)
+
+    @contextmanager
+    def _disabled(self, backbone: Backbone) -> Iterator[None]:
+        with _wrapper(backbone).disable_adapter():
+            yield
+        self._keep_training()
+
+    def _merge(self, backbone: Backbone, route: str | None = None) -> None:
+        backbone.net = _wrapper(backbone).merge_and_unload(adapter_names=[route or SINGLE])
 
     def _unload(self, backbone: Backbone) -> None:
         backbone.net = _wrapper(backbone).unload()
@@ -53,11 +77,13 @@ class PeftAdapter(Adapter):
 
         from umdseg.backbones.weights import check_fit, read_state
 
-        state = read_state(folder / WEIGHTS)
         net = _wrapper(backbone)
-        own = get_peft_model_state_dict(net, save_embedding_layers=False)
-        check_fit(own, state, where=folder / WEIGHTS, what=f"adapter '{self.method}'")
-        set_peft_model_state_dict(net, state)
+        for name in self.routes or (SINGLE,):
+            path = folder / name / WEIGHTS if self.routes else folder / WEIGHTS
+            state = read_state(path)
+            own = get_peft_model_state_dict(net, adapter_name=name, save_embedding_layers=False)
+            check_fit(own, state, where=path, what=f"adapter '{self.method}'")
+            set_peft_model_state_dict(net, state, adapter_name=name)
 
 
 def _wrapper(backbone: Backbone) -> Any:

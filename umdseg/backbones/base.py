@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,6 +82,15 @@ class Backbone(nn.Module, ABC):
     def class_vectors(self, structures: Sequence[str]) -> torch.Tensor:
         """(K, D) class vectors for `dense`."""
         raise NotImplementedError(f"{self.card.name} has no linear last layer")
+
+    @contextmanager
+    def routed(self, modality: str | None) -> Iterator[None]:
+        """Inside the block the model is the one for scans of `modality` (see `Adapter.routed`)."""
+        if self.adapter is None:
+            yield
+        else:
+            with self.adapter.routed(self, modality):
+                yield
 
     @property
     def has_dense(self) -> bool:

@@ -12,6 +12,7 @@ from umdseg.backbones.base import BACKGROUND, Backbone, Features
 from umdseg.backbones.card import Card
 from umdseg.backbones.options import ModelOptions
 from umdseg.backbones.vista3d_cards import vista3d_card, vista3d_tiny_card
+from umdseg.backbones.vista3d_tiny import tiny_network
 from umdseg.backbones.weights import load_weights
 from umdseg.errors import UserError
 from umdseg.vocabulary import Prompt
@@ -27,30 +28,6 @@ def vista3d(options: ModelOptions) -> Vista3d:
 def vista3d_tiny(options: ModelOptions) -> Vista3d:
     """The official network in small: 4 levels of one block, 16 filters; its weights know 13 organs."""
     return load_weights(Vista3d(vista3d_tiny_card(), tiny_network()), options)
-
-
-def tiny_network() -> nn.Module:
-    """MONAI's VISTA3D with 4 levels instead of 5, one block each, 16 instead of 48 channels."""
-    from monai.networks.nets import SegResNetDS2
-    from monai.networks.nets.vista3d import VISTA3D, ClassMappingClassify, PointMappingSAM, TwoWayTransformer
-
-    width = 16
-    encoder = SegResNetDS2(
-        in_channels=1,
-        blocks_down=(1, 1, 1, 1),
-        norm="instance",
-        out_channels=width,
-        init_filters=width,
-        dsdepth=1,
-    )
-    class_head = ClassMappingClassify(n_classes=512, feature_size=width, use_mlp=True)
-    point_head = PointMappingSAM(feature_size=width, n_classes=512, last_supported=132)
-    # the official 4 heads on half the width would leave 2 numbers per head at this width, one spatial
-    # frequency: a click could not be told from its whole stripe. One head sees all frequencies.
-    point_head.transformer = TwoWayTransformer(
-        depth=2, embedding_dim=width, mlp_dim=512, num_heads=1, attention_downsample_rate=1
-    )
-    return cast(nn.Module, VISTA3D(image_encoder=encoder, class_head=class_head, point_head=point_head))
 
 
 class Vista3d(Backbone):

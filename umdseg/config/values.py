@@ -114,6 +114,8 @@ RULES: Mapping[str, Range | OneOf | FileName | Pattern] = {
     "fit.ce_weight": Range(0),
     "fit.point_share": Range(0, 1),
     "fit.structures_per_step": Range(1),
+    "fit.positive_clicks": Range(1),
+    "fit.negative_clicks": Range(0),
     "evaluation.metrics": OneOf(tuple(METRICS), empty=False),
     "evaluation.baselines": OneOf(BASELINES),
     "evaluation.tolerance_mm": POSITIVE,

@@ -93,6 +93,12 @@ def scan_rows(task: Task, case: Case) -> list[dict[str, Any]]:
 
     A scan without a label is predicted only to be saved.
     """
+    # a structure learned for one modality is unknown in another
+    with task.backbone.routed(case.modality):
+        return _scan_rows(task, case)
+
+
+def _scan_rows(task: Task, case: Case) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     session = None
     if case.reference is not None or task.save_to is not None:

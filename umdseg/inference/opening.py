@@ -57,6 +57,7 @@ def open(
         prepared.image,
         prepared.grid,
         volume.grid,
+        modality=modality,
         window=edges,
         overlap=overlap,
         precision=precision,
@@ -72,6 +73,7 @@ def open_tensor(
     precision: str = "auto",
     skip_air: bool = True,
     grid: Grid | None = None,
+    modality: str | None = None,
 ) -> VolumeSession:
     """Open a session on an already preprocessed tensor (1, 1, X, Y, Z).
 
@@ -87,7 +89,15 @@ def open_tensor(
     native = grid or Grid(shape, np.diag([*backbone.card.spacing, 1.0]))
     padded, place = pad(image[0].float().cpu(), native, edges)
     return WindowSession(
-        backbone, padded, place, native, window=edges, overlap=overlap, precision=precision, skip_air=skip_air
+        backbone,
+        padded,
+        place,
+        native,
+        modality=modality,
+        window=edges,
+        overlap=overlap,
+        precision=precision,
+        skip_air=skip_air,
     )
 
 

@@ -67,7 +67,7 @@ def segment(
         UserError: unreadable image, unknown structure, unsuitable window.
     """
     if isinstance(image, torch.Tensor):
-        session = open_tensor(backbone, image, window, overlap, precision, skip_air)
+        session = open_tensor(backbone, image, window, overlap, precision, skip_air, modality=modality)
     else:
         session = open(backbone, image, modality, window, overlap, precision, skip_air)
     return label_map(session, structures)

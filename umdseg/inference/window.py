@@ -29,6 +29,7 @@ class WindowSession:
         image: (1, X, Y, Z) preprocessed, at least one window large.
         grid: place of `image`.
         native: the scan's own grid.
+        modality: of the scan; chooses among the adapters where there is one per modality.
         window: voxels of one pass.
         overlap: share by which sliding windows overlap.
         precision: auto, fp32, bf16.
@@ -42,6 +43,7 @@ class WindowSession:
         grid: Grid,
         native: Grid,
         *,
+        modality: str | None = None,
         window: Shape,
         overlap: float = 0.25,
         precision: str = "auto",
@@ -50,7 +52,7 @@ class WindowSession:
         self.native = native
         self._backbone, self._image, self._grid = backbone, image, grid
         self._window, self._overlap, self._skip_air = window, overlap, skip_air
-        self._precision = precision
+        self._precision, self._modality = precision, modality
         self._device = next(backbone.parameters(), image).device
         self._autocast()
         self._history: list[dict[str, Prompt]] = [{}]
@@ -75,10 +77,11 @@ class WindowSession:
         target = grid or self.native
         asked = [self._history[-1].get(name, Prompt(name)) for name in structures]
         by_class = tuple(dict.fromkeys(p.structure for p in asked if p.kind == "auto"))
-        classes = self._classes.sampler(by_class) if by_class else None
-        for prompt in asked:
-            if prompt.kind != "auto":
-                self._place(prompt)
+        with self._backbone.routed(self._modality):
+            classes = self._classes.sampler(by_class) if by_class else None
+            for prompt in asked:
+                if prompt.kind != "auto":
+                    self._place(prompt)
         channels = len(asked) + (classes.channels if classes else 0) + 4
         numbers = target.shape[0] * target.shape[1] * channels
         step = max(SLAB_NUMBERS // numbers, 1)

@@ -35,16 +35,16 @@ def run_evaluate(settings: Settings) -> Path:
     if job.done():
         return job.path
     with job.recorded():
-        parameters = (0, sum(p.numel() for p in job.backbone.net.parameters()))
+        parameters, routes = (0, sum(p.numel() for p in job.backbone.net.parameters())), list[str]()
         if saved is None:
             cases = zero_shot(job)
         else:
             card = load_adapter(saved, job.backbone)
-            parameters = (card.trainable, card.total)
+            parameters, routes = (card.trainable, card.total), card.routes
             cases = scored(job, "adapted", card.method)
         job.keep(cases)
         cases = merge([cases, baselines(job)])
-        job.finish(cases, parameters, adapter=str(saved) if saved else None)
+        job.finish(cases, parameters, routes, adapter=str(saved) if saved else None)
     return job.path
 
 
@@ -74,30 +74,15 @@ def scored(job: Job, stage: str, adapter: str) -> pd.DataFrame:
         model=settings.model.name,
         adapter=adapter,
         fusion=settings.fusion.name,
-        prompts=settings.prompt.kinds,  # type: ignore[arg-type]
-        modalities=settings.data.modalities,  # type: ignore[arg-type]
-        structures=job.structures,
-        seed=settings.run.seed,
-        fold=settings.fold,
-        shots=settings.data.shots,
         save_to=job.path / "predictions",
+        **job.asked,
     )
 
 
 def baselines(job: Job) -> pd.DataFrame:
     """Case table of the trivial competitors asked for (empty when there are none)."""
-    settings = job.settings
     return evaluate_baselines(
-        job.dataset,
-        job.train,
-        job.subjects,
-        options=settings.evaluation,
-        modalities=settings.data.modalities,  # type: ignore[arg-type]
-        structures=job.structures,
-        prompts=settings.prompt.kinds,
-        seed=settings.run.seed,
-        fold=settings.fold,
-        shots=settings.data.shots,
+        job.dataset, job.train, job.subjects, options=job.settings.evaluation, **job.asked
     )
 
 

@@ -97,6 +97,19 @@ class Job:
         """The run folder's path."""
         return self.folder.path
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What every evaluation of this run is told: prompts, modalities, structures, and where it belongs."""
+        settings = self.settings
+        return {
+            "prompts": settings.prompt.kinds,
+            "modalities": settings.data.modalities,
+            "structures": self.structures,
+            "seed": settings.run.seed,
+            "fold": settings.fold,
+            "shots": settings.data.shots,
+        }
+
     def done(self) -> bool:
         """Whether there is nothing to do; says so. With resume=never an earlier folder is set aside."""
         if self.settings.run.resume == "never":
@@ -143,12 +156,15 @@ class Job:
         if self.folder.leader:
             write_cases(merge([cases]), self.path)
 
-    def finish(self, cases: pd.DataFrame, parameters: tuple[int, int], **facts: Any) -> None:
+    def finish(
+        self, cases: pd.DataFrame, parameters: tuple[int, int], routes: Sequence[str] = (), **facts: Any
+    ) -> None:
         """Write case table, gap.json and report, print the table, and mark the run complete.
 
         Args:
             cases: all rows.
             parameters: trainable and total number.
+            routes: modalities with an adapter of their own.
             facts: further entries of the provenance.
         """
         from umdseg.report import build_report, print_result
@@ -157,6 +173,8 @@ class Job:
         write_cases(merge([cases]), self.path)
         result = gap(cases, options.bootstrap, self.settings.run.seed)
         result["adapter"] = {"trainable": parameters[0], "total": parameters[1]}
+        if routes:
+            result["adapter"]["routes"] = list(routes)
         write_json(self.path / "gap.json", result)
         if not self.settings.run.save_predictions:
             keep_predictions(self.path / "predictions", median_subjects(cases, options.overlay_subjects))

@@ -54,7 +54,7 @@ def run_train(settings: Settings) -> Path:
             _save(job, adapter, cases)
         job.keep(cases)
         cases = merge([cases, baselines(job)])
-        job.finish(cases, (trainable, total), learned=learned)
+        job.finish(cases, (trainable, total), adapter.routes, learned=learned)
     return job.path
 
 
@@ -65,7 +65,12 @@ def _inject(job: Job) -> tuple[Adapter, list[str]]:
     if learned:
         say(f"new for {job.backbone.card.name}, learned by class: {', '.join(learned)}")
     adapter = adapters.build(job.settings.adapter)
-    adapter.inject(job.backbone, rows)
+    routes: list[str] = []
+    if job.settings.adapter.per is not None:
+        routes = training_data(
+            job.settings, job.dataset, job.backbone, job.structures
+        ).trained_modalities()
+    adapter.inject(job.backbone, rows, routes)
     return adapter, learned
 
 
@@ -107,13 +112,8 @@ def _evaluation(job: Job) -> EvaluationCallback:
         job.path,
         model=settings.model.name,
         adapter=settings.adapter.name,
-        prompts=settings.prompt.kinds,  # type: ignore[arg-type]
-        modalities=settings.data.modalities,  # type: ignore[arg-type]
-        structures=job.structures,
-        seed=settings.run.seed,
-        fold=settings.fold,
-        shots=settings.data.shots,
         zero_shot=settings.callbacks.evaluate_before and settings.run.task != "pretrain",
+        **job.asked,
     )
 
 

@@ -21,6 +21,8 @@ from umdseg.tasks.options import FitOptions
 from umdseg.vocabulary import Batch, Prompt
 
 CLICKED_PER_SAMPLE = 3
+# logits and targets (B, K, X, Y, Z)
+Part = tuple[torch.Tensor, torch.Tensor]
 
 
 class SegmentTask(LightningModule):
@@ -82,13 +84,13 @@ class SegmentTask(LightningModule):
 
     def _step(self, batch: Batch, stage: str, number: int) -> torch.Tensor:
         rng = generator(self.seed, "prompts", stage, number, self.global_rank)
-        features = self.backbone.encode(batch.image, batch.affine)
         clicked = rng.random() < self.point_share and "point" in self.backbone.card.prompts
-        parts = self._clicked(batch, features, rng) if clicked else []
+        parts = self._parts(batch, rng, clicked=True) if clicked else []
         kind = "points" if parts else "class"
-        parts = parts or [self._by_class(batch, features, rng)]
-        losses = [dice_ce(logits, target, self.options.ce_weight) for logits, target in parts]
-        loss = torch.stack(losses).mean()
+        parts = parts or self._parts(batch, rng, clicked=False)
+        losses = torch.stack([dice_ce(logits, target, self.options.ce_weight) for logits, target in parts])
+        share = torch.tensor([len(logits) for logits, _ in parts], device=losses.device)
+        loss = (losses * share).sum() / share.sum()
         if stage == "train" and not loss.requires_grad:
             raise UserError(
                 f"step {number} trains nothing: prompted by {kind}, no trained tensor was involved",
@@ -101,9 +103,19 @@ class SegmentTask(LightningModule):
         self.log_dict(values, batch_size=batch.image.shape[0], on_step=True, on_epoch=False)
         return loss
 
-    def _by_class(
-        self, batch: Batch, features: Features, rng: np.random.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _parts(self, batch: Batch, rng: np.random.Generator, clicked: bool) -> list[Part]:
+        """Logits and targets; with one adapter per modality the samples of each go through its own."""
+        adapter = self.backbone.adapter
+        parts: list[Part] = []
+        for modality in dict.fromkeys(batch.modality) if adapter and adapter.routes else (None,):
+            some = batch if modality is None else batch.of(modality)
+            with self.backbone.routed(modality):
+                features = self.backbone.encode(some.image, some.affine)
+                ask = self._clicked if clicked else self._by_class
+                parts += ask(some, features, rng)
+        return parts
+
+    def _by_class(self, batch: Batch, features: Features, rng: np.random.Generator) -> list[Part]:
         known = [i for i, name in enumerate(batch.structures) if self.backbone.knows(name)]
         limit = self.options.structures_per_step
         if limit is not None and limit < len(known):
@@ -113,11 +125,9 @@ class SegmentTask(LightningModule):
         if not known:
             raise UserError("a batch trains nothing: no structure of it is known to the model")
         logits = self.backbone.decode(features, [Prompt(batch.structures[i]) for i in known])
-        return logits, torch.cat([batch.label == i + 1 for i in known], dim=1)
+        return [(logits, torch.cat([batch.label == i + 1 for i in known], dim=1))]
 
-    def _clicked(
-        self, batch: Batch, features: Features, rng: np.random.Generator
-    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def _clicked(self, batch: Batch, features: Features, rng: np.random.Generator) -> list[Part]:
         """One (1, K, X, Y, Z) pair per sample; clicks differ between samples."""
         parts = []
         for index in range(batch.image.shape[0]):
@@ -125,13 +135,17 @@ class SegmentTask(LightningModule):
             present = [int(v) for v in torch.unique(label) if v > 0]
             count = min(len(present), self.options.structures_per_step or CLICKED_PER_SAMPLE)
             values = sorted(rng.choice(present, size=count, replace=False).tolist()) if count else []
-            where = label.cpu().numpy(), batch.affine[index].cpu().numpy()
-            drawn = [(v, sample_clicks(where[0], v, where[1], rng, batch.structures[v - 1])) for v in values]
+            drawn = [(v, self._clicks(batch, index, v, rng)) for v in values]
             prompts = [(v, prompt) for v, prompt in drawn if prompt is not None]
             if prompts:
                 logits = self.backbone.decode(features.sample(index), [p for _, p in prompts])
                 parts.append((logits, torch.stack([label == v for v, _ in prompts])[None]))
         return parts
+
+    def _clicks(self, batch: Batch, index: int, value: int, rng: np.random.Generator) -> Prompt | None:
+        label, affine = batch.label[index, 0].cpu().numpy(), batch.affine[index].cpu().numpy()
+        most = self.options.positive_clicks, self.options.negative_clicks
+        return sample_clicks(label, value, affine, rng, batch.structures[value - 1], *most)
 
     def configure_optimizers(self) -> Any:
         """AdamW on what requires gradients; linear warm-up, then cosine decay to zero."""
