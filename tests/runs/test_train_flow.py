@@ -86,6 +86,32 @@ def _scores_of_a_saved_adapter(
         assert "adapter's card" in capfd.readouterr().err
 
 
+def test_one_adapter_per_modality_leaves_the_others_alone(
+    small: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    routed = [*small, "adapter.per=modality", "data.train_modalities={ct: 0, pet: 1}", "fit.steps=2"]
+    folder, _ = _run("train", routed, capfd)
+    cases = pd.read_parquet(folder / "cases.parquet").set_index(["stage", "modality", "structure"])
+    # nothing was trained for CT: the same answers as before, and tumour stays unknown there
+    answers = cases[["dice", "volume_pred_ml"]]
+    assert (
+        answers.loc[("adapted", "ct", "liver")].to_dict()
+        == answers.loc[("zero_shot", "ct", "liver")].to_dict()
+    )
+    assert cases.loc[("adapted", "ct", "tumour"), "status"] == "class_unknown"
+    assert cases.loc[("adapted", "pet"), "status"].eq("ok").all()
+    assert json.loads((folder / "gap.json").read_text())["adapter"]["routes"] == ["pet"]
+    assert "One adapter for each of PET" in (folder / "report.html").read_text()
+
+    scored, _ = _run("evaluate", [*small, f"adapter.path={folder / 'adapter'}"], capfd)
+    again = pd.read_parquet(scored / "cases.parquet").set_index(["stage", "modality", "structure"])
+    assert again["dice"].to_dict() == pytest.approx(
+        cases.loc[["adapted"], "dice"].to_dict(), abs=1e-6, nan_ok=True
+    )
+    assert door.main("train", [*small, "adapter=full", "adapter.per=modality"]) == 1
+    assert "adapter.per" in capfd.readouterr().err
+
+
 def _card(folder: Path, structures: list[str]) -> Path:
     """A copy of a saved adapter whose card names other structures."""
     copy = folder.parent / "-".join(structures)
