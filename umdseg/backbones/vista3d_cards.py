@@ -61,7 +61,7 @@ def vista3d_tiny_card() -> Card:
         weights=Weights(
             source="package",
             file="vista3d_tiny.safetensors",
-            sha256="c0670ca700c61a591652c2a625d9d5971b0ac958d7687774cbbcd6c53c9d8b45",
+            sha256="93b1f1279aabd4fd03c5db587822f7302f808e5f20a28689236128956511b5f5",
             licence="Apache-2.0",
             commercial=True,
             note="pretrained on procedural CT phantoms only, not on patients",
