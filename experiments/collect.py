@@ -18,6 +18,7 @@ import pandas as pd
 
 from umdseg.evaluation.cases import read_cases
 from umdseg.evaluation.gap import gap
+from umdseg.evaluation.options import BASELINES
 from umdseg.evaluation.predictions import median_subjects
 from umdseg.evaluation.summary import MACRO, summarise
 from umdseg.files import atomic, write_json
@@ -45,7 +46,8 @@ def main() -> None:
     result["runs"] = [_provenance(run) for run in given.runs]
     write_json(given.folder / "result.json", result)
     for prompt in dict.fromkeys(cases["prompt"]):
-        _write(given.folder / f"organs_{prompt}.png", organ_dots(summary, str(prompt)))
+        own = summary[~summary["model"].isin(BASELINES)]
+        _write(given.folder / f"organs_{prompt}.png", organ_dots(own, str(prompt)))
     _write(given.folder / "figure.png", gap_forest(result["gaps"]))
     for subject in median_subjects(read_cases(given.runs[0]), 1):
         drawn = overlay(given.runs[0] / "predictions", subject, cases)
