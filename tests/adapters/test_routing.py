@@ -98,6 +98,28 @@ def test_a_modality_without_adapter_gets_the_base_bit_for_bit() -> None:
         assert torch.equal(backbone.decode(backbone.encode(image()), ASKED), before)
 
 
+def test_outside_any_modality_and_in_nested_ones_nothing_leaks() -> None:
+    backbone, adapter = lora(new=("tumour",))
+    move(backbone, 2)
+    trained = adapter.parameters(backbone)
+    plain, pet = answer(base(), None), answer(backbone, "pet")
+
+    def bare() -> torch.Tensor:
+        with torch.no_grad():
+            return backbone.decode(backbone.encode(image()), ASKED)
+
+    assert torch.equal(bare(), plain)
+    with backbone.routed("ct"), backbone.routed("pet"):
+        assert torch.equal(bare(), pet)
+        assert backbone.knows("tumour")
+    for failing in (adapters.disable(backbone), backbone.routed("ct"), backbone.routed("pet")):
+        with pytest.raises(ZeroDivisionError), failing:
+            _ = 1 / 0
+        assert torch.equal(bare(), plain)
+        assert adapter.parameters(backbone) == trained
+        assert AdapterCard.describe(backbone).new_structures == {"tumour": 256}
+
+
 def test_switched_off_it_stays_off_whatever_the_modality() -> None:
     backbone, adapter = lora()
     move(backbone, 2)
@@ -179,6 +201,6 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(UserError, match="several modalities"):
         adapters.merge(backbone)
     with pytest.raises(UserError, match=r"adapter\.per"):
-        FullTuning(FullTuning.Options(name="full", per="modality")).inject(base(), {}, ROUTES)
+        FullTuning(FullTuning.Options(name="full")).inject(base(), {}, ROUTES)
     with pytest.raises(UserError, match=r"adapter\.per"):
         Lora(LoraOptions(per="modality")).inject(base())

@@ -91,7 +91,7 @@ def test_one_adapter_per_modality_leaves_the_others_alone(
 ) -> None:
     routed = [*small, "adapter.per=modality", "data.train_modalities={ct: 0, pet: 1}", "fit.steps=2"]
     folder, _ = _run("train", routed, capfd)
-    cases = pd.read_parquet(folder / "cases.parquet").set_index(["stage", "modality", "structure"])
+    cases = pd.read_parquet(folder / "cases.parquet").set_index(["stage", "modality", "structure"]).sort_index()
     # nothing was trained for CT: the same answers as before, and tumour stays unknown there
     answers = cases[["dice", "volume_pred_ml"]]
     assert (
@@ -108,8 +108,12 @@ def test_one_adapter_per_modality_leaves_the_others_alone(
     assert again["dice"].to_dict() == pytest.approx(
         cases.loc[["adapted"], "dice"].to_dict(), abs=1e-6, nan_ok=True
     )
-    assert door.main("train", [*small, "adapter=full", "adapter.per=modality"]) == 1
-    assert "adapter.per" in capfd.readouterr().err
+    for refused in (["adapter=full"], ["fit.export_weights=x.safetensors"]):
+        assert door.main("train", [*small, "adapter.per=modality", *refused]) == 2
+        assert "nothing was run" in capfd.readouterr().err
+    idle, _ = _run("train", [*routed, "fit.steps=0"], capfd)
+    assert json.loads((idle / "gap.json").read_text())["adapter"]["trainable"] == 0
+    assert "One adapter for each" not in (idle / "report.html").read_text()
 
 
 def _card(folder: Path, structures: list[str]) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from umdseg.adapters.card import AdapterCard
 from umdseg.backbones.base import Backbone
@@ -21,13 +21,10 @@ class AdapterOptions:
     Attributes:
         name: registered name.
         path: folder of a saved adapter; then method, structures and class rows come from its card.
-        per: modality gives every trained modality an adapter of its own; scans of other modalities get
-            the base model. None = one adapter for all.
     """
 
     name: str = "none"
     path: str | None = None
-    per: Literal["modality"] | None = None
 
 
 class Adapter(ABC):
@@ -65,17 +62,16 @@ class Adapter(ABC):
             backbone: the plain model.
             new_structures: learned structure -> class row, from `backbone.add_structures`;
                 None = all the backbone has been given.
-            routes: modalities that get an adapter each, with `per=modality`.
+            routes: modalities that get an adapter each; empty = one adapter for all.
 
         Raises:
-            UserError: the options do not fit the backbone, or there is nothing to give adapters to.
+            UserError: the options do not fit the backbone.
         """
         if backbone.adapter is not None:
             raise ValueError(f"{backbone.card.name} already carries adapter '{backbone.adapter.method}'")
-        if self.options.per is not None and not routes:
-            raise UserError("no modality to give an adapter to", where="adapter.per", expected="null")
-        self.routes = tuple(routes) if self.options.per is not None else ()
+        self.routes = tuple(routes)
         rows = dict(backbone.new_structures if new_structures is None else new_structures)
+        self._learned = backbone.new_structures
         known = backbone.card.structures.values()
         self._base_parameters = sum(p.numel() for p in backbone.net.parameters())
         self._inject(backbone, sorted(row for row in rows.values() if row not in known))
@@ -100,30 +96,30 @@ class Adapter(ABC):
     def routed(self, backbone: Backbone, modality: str | None) -> Iterator[None]:
         """Inside the block the adapter of `modality` is at work; where it has none, the base model is.
 
-        Nothing changes where one adapter serves all modalities.
+        Outside of any block the base model answers. Nothing changes where one adapter serves all
+        modalities, or inside `disable`.
 
         Raises:
             UserError: there are several adapters and no modality to choose by.
         """
-        if not self.routes or self._off or (modality is not None and modality == self._route):
+        if not self.routes or self._off:
             yield
-        elif modality is None:
+            return
+        if modality is None:
             raise UserError(
                 "the model has one adapter per modality, and the image's is not known",
                 expected=f"modality={'|'.join(self.routes)}, or another for the base model",
             )
-        elif modality not in self.routes:
-            with self.disable(backbone):
-                yield
-        else:
-            before, self._route = self._route, modality
-            self._select(backbone, modality)
-            try:
-                yield
-            finally:
-                self._route = before
-                if before is not None:
-                    self._select(backbone, before)
+        before, learned = self._route, backbone.new_structures
+        self._route = modality
+        self._select(backbone, modality if modality in self.routes else None)
+        # a structure learned for one modality is unknown in another
+        backbone.new_structures = self._learned if modality in self.routes else {}
+        try:
+            yield
+        finally:
+            self._route, backbone.new_structures = before, learned
+            self._select(backbone, before if before in self.routes else None)
 
     def merge(self, backbone: Backbone, route: str | None = None) -> None:
         """Fold the adapter into the base weights; what stays is the plain network.
@@ -163,7 +159,7 @@ class Adapter(ABC):
     @abstractmethod
     def _merge(self, backbone: Backbone, route: str | None = None) -> None: ...
 
-    def _select(self, backbone: Backbone, route: str) -> None:
+    def _select(self, backbone: Backbone, route: str | None) -> None:
         raise NotImplementedError(f"adapter '{self.method}' knows no routes")
 
     @abstractmethod

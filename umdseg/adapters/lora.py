@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 from umdseg.adapters.base import AdapterOptions
-from umdseg.adapters.peft import PeftAdapter, class_table
+from umdseg.adapters.peft import PeftAdapter, PeftOptions, class_table
 from umdseg.backbones.base import Backbone
 from umdseg.errors import UserError
 
 
 @dataclass
-class LoraOptions(AdapterOptions):
+class LoraOptions(PeftOptions):
     """Options of LoRA.
 
     Attributes:

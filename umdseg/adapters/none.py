@@ -34,7 +34,7 @@ class NoAdapter(PeftAdapter):
         if self._trains:
             super()._merge(backbone, route)
 
-    def _select(self, backbone: Backbone, route: str) -> None:
+    def _select(self, backbone: Backbone, route: str | None) -> None:
         if self._trains:
             super()._select(backbone, route)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal, cast
 
-from umdseg.adapters.base import Adapter
+from umdseg.adapters.base import Adapter, AdapterOptions
 from umdseg.backbones.base import Backbone
 from umdseg.errors import UserError
 
@@ -17,8 +18,22 @@ WEIGHTS = "adapter_model.safetensors"
 SINGLE = "default"
 
 
+@dataclass
+class PeftOptions(AdapterOptions):
+    """Options of adapters that can be kept per modality.
+
+    Attributes:
+        per: modality gives every trained modality an adapter of its own; scans of other modalities get
+            the base model. None = one adapter for all.
+    """
+
+    per: Literal["modality"] | None = None
+
+
 class PeftAdapter(Adapter):
     """An adapter that is a peft configuration; `backbone.net` becomes peft's wrapper of the network."""
+
+    Options: ClassVar[type[AdapterOptions]] = PeftOptions
 
     @abstractmethod
     def config(self, backbone: Backbone, rows: list[int]) -> Any:
@@ -27,6 +42,8 @@ class PeftAdapter(Adapter):
     def _inject(self, backbone: Backbone, rows: list[int]) -> None:
         from peft import get_peft_model
 
+        if cast(PeftOptions, self.options).per and not self.routes:
+            raise UserError("no modality to give an adapter to", where="adapter.per", expected="null")
         first, *others = self.routes or (SINGLE,)
         try:
             backbone.net = get_peft_model(backbone.net, self.config(backbone, rows), adapter_name=first)
@@ -43,10 +60,18 @@ class PeftAdapter(Adapter):
         for name in (first, *others):
             _wrapper(backbone).set_adapter(name)
             self._trained += [p for p in backbone.net.parameters() if p.requires_grad]
+        if self.routes:
+            # nobody has said which modality yet
+            self._select(backbone, None)
         self._keep_training()
 
-    def _select(self, backbone: Backbone, route: str) -> None:
-        _wrapper(backbone).set_adapter(route)
+    def _select(self, backbone: Backbone, route: str | None) -> None:
+        net = _wrapper(backbone)
+        if route is None:
+            net.base_model.disable_adapter_layers()
+        else:
+            net.base_model.enable_adapter_layers()
+            net.set_adapter(route)
         self._keep_training()
 
     def _keep_training(self) -> None:
@@ -56,9 +81,11 @@ class PeftAdapter(Adapter):
 
     @contextmanager
     def _disabled(self, backbone: Backbone) -> Iterator[None]:
-        with _wrapper(backbone).disable_adapter():
-            yield
-        self._keep_training()
+        try:
+            with _wrapper(backbone).disable_adapter():
+                yield
+        finally:
+            self._keep_training()
 
     def _merge(self, backbone: Backbone, route: str | None = None) -> None:
         backbone.net = _wrapper(backbone).merge_and_unload(adapter_names=[route or SINGLE])

@@ -162,6 +162,9 @@ def check_together(flat: Mapping[str, Any]) -> Iterator[Problem]:
     if flat["data.split"] != "test":
         expected = "test, which train.py scores; evaluate.py takes data.split"
         yield Problem("data.split", repr(flat["data.split"]), expected)
+    if flat.get("adapter.per") and flat.get("fit.export_weights"):
+        expected = "null: one network cannot hold the adapters of several modalities"
+        yield Problem("fit.export_weights", repr(flat["fit.export_weights"]), expected)
     if flat.get("adapter.path"):
         expected = "evaluate.py adapter.path=... scores a saved adapter; train.py makes a new one"
         yield Problem("adapter.path", repr(flat["adapter.path"]), expected)

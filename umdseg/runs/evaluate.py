@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from umdseg.adapters import AdapterCard, load_adapter
+from umdseg.adapters import AdapterCard, AdapterOptions, load_adapter
 from umdseg.config.hardware import device_of
 from umdseg.config.schema import Settings
 from umdseg.errors import UserError
 from umdseg.evaluation.baselines import evaluate_baselines
 from umdseg.evaluation.cases import case_table, merge
 from umdseg.evaluation.protocol import evaluate
+from umdseg.registry import resolve
 from umdseg.runs.identity import folder_hash
 from umdseg.runs.job import Job
 
@@ -118,5 +119,12 @@ def with_card(settings: Settings, card: AdapterCard) -> Settings:
     return replace(
         settings,
         model=replace(settings.model, name=card.base_model),
-        adapter=replace(settings.adapter, name=card.method),
+        # config.yaml then says what is scored, rank and all
+        adapter=_options(card, settings.adapter.path),
     )
+
+
+def _options(card: AdapterCard, path: str | None) -> AdapterOptions:
+    made: type[AdapterOptions] = resolve("adapter", card.method).Options
+    known = {spec.name for spec in fields(made)}
+    return made(**{"name": card.method, "path": path, **{k: v for k, v in card.options.items() if k in known}})

@@ -46,6 +46,7 @@ def run_train(settings: Settings) -> Path:
             why = f"adapter={settings.adapter.name} trains nothing" if not trainable else "fit.steps=0"
             say(f"{why}: zero-shot evaluation only")
             adapters.unload(job.backbone)
+            adapter.routes, trainable = (), 0
             cases = zero_shot(job)
         else:
             cases = _fit(job, adapter, (trainable, total))
@@ -66,7 +67,7 @@ def _inject(job: Job) -> tuple[Adapter, list[str]]:
         say(f"new for {job.backbone.card.name}, learned by class: {', '.join(learned)}")
     adapter = adapters.build(job.settings.adapter)
     routes: list[str] = []
-    if job.settings.adapter.per is not None:
+    if getattr(job.settings.adapter, "per", None) is not None:
         routes = training_data(
             job.settings, job.dataset, job.backbone, job.structures
         ).trained_modalities()
