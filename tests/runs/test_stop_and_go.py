@@ -23,11 +23,17 @@ def _ran(overrides: list[str], capfd: pytest.CaptureFixture[str]) -> Path:
     return Path(capfd.readouterr().out.strip())
 
 
+@pytest.mark.parametrize("per", ["null", "modality"])
 def test_stopped_run_ends_as_if_it_had_not_been_stopped(
-    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    per: str,
+    small: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     # four steps are one epoch and a part of the next; stopped amid the first and amid the second
     overrides = [*small, "fit.steps=4", "callbacks.evaluate_before=false", "data.structures=[liver]"]
+    overrides += [f"adapter.per={per}"]
     whole = _ran([*overrides, f"runs_dir={tmp_path / 'whole'}"], capfd)
 
     def stop_at(step: int) -> None:
@@ -50,11 +56,20 @@ def test_stopped_run_ends_as_if_it_had_not_been_stopped(
     parts = _ran(overrides, capfd)
     assert json.loads((parts / "provenance.json").read_text())["resumed"] == 2
 
-    expected, got = (load_file(run / "adapter" / "adapter_model.safetensors") for run in (whole, parts))
+    expected, got = (_weights(run / "adapter") for run in (whole, parts))
     assert expected.keys() == got.keys()
+    assert {name.partition("/")[0] for name in expected} == ({"."} if per == "null" else {"ct", "pet"})
     assert any(value.any() for name, value in expected.items() if "lora_B" in name), "it was trained"
     for name, value in expected.items():
         torch.testing.assert_close(got[name], value, rtol=1e-5, atol=1e-7, msg=name)
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {
+        f"{path.parent.relative_to(folder)}/{name}": value
+        for path in folder.rglob("adapter_model.safetensors")
+        for name, value in load_file(path).items()
+    }
 
 
 # with seed 0 the one shot is the second subject of the split, with seed 5 the first
