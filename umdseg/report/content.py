@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Result = Mapping[str, Any]
+_KINDS = {
+    "before": "gap before",
+    "after": "gap after",
+    "supervised": "gap of the supervised",
+    "closure": "closure",
+    "forgetting": "forgetting",
+}
 
 
 def headlines(result: Result, summary: pd.DataFrame) -> list[dict[str, Any]]:
@@ -77,7 +84,8 @@ def gap_rows(result: Result) -> list[dict[str, Any]]:
             "closure": _find(result, "closure", reference, target, prompt, metric=metric),
             "forgetting": _find(result, "forgetting", reference, target, prompt, metric=metric),
         }
-        reasons = list(dict.fromkeys(e["reason"] for e in found.values() if e and e.get("reason")))
+        told = [f"{_KINDS[kind]}: {e['reason']}" for kind, e in found.items() if e and e.get("reason")]
+        reasons = list(dict.fromkeys(told))
         counted = next((e for e in found.values() if e and e["n_subjects"]), None)
         n = (
             f"{counted['n_subjects']} × {counted['n_structures']}"
