@@ -73,9 +73,9 @@ def overlay(folder: Path, subject: str, cases: pd.DataFrame) -> tuple[bytes, str
         return None
     index = json.loads(index_path.read_text(encoding="utf-8"))
     rows = cases[(cases["subject"] == subject) & ~cases["model"].isin(BASELINES)]
-    prompt = _prompt(rows)
+    prompts = _prompts(rows)
     scans = {m: index["scans"][m] for m in MODALITIES if _readable(index["scans"].get(m))}
-    files = {(m, s): prediction_path(folder, subject, m, s, prompt) for m in scans for s in _STAGES}
+    files = {(m, s): prediction_path(folder, subject, m, s, p) for m in scans for s, p in prompts.items()}
     files = {key: path for key, path in files.items() if path.exists()}
     modalities = [m for m in scans if any((m, s) in files for s in _STAGES)]
     stages = [s for s in _STAGES if any((m, s) in files for m in modalities)]
@@ -98,16 +98,15 @@ def overlay(folder: Path, subject: str, cases: pd.DataFrame) -> tuple[bytes, str
                 _contours(
                     axes, plane.cut(read_label(files[modality, stage]), nearest=True), PREDICTION, plane
                 )
-                part = rows[
-                    (rows["modality"] == modality) & (rows["stage"] == stage) & (rows["prompt"] == prompt)
-                ]
-                _corner(axes, part, modality)
+                shown = (rows["modality"] == modality) & (rows["stage"] == stage)
+                _corner(axes, rows[shown & (rows["prompt"] == prompts[stage])])
             if row == 0:
                 axes.set_title(MODALITY[modality], fontsize=11, fontweight="bold")
             if column == 0:
-                axes.set_ylabel(STAGE[stage], fontsize=11)
+                axes.set_ylabel(_row_name(stage, prompts), fontsize=11)
     figure.subplots_adjust(wspace=0.03, hspace=0.03)
-    return png(figure), f"Subject {subject}, {plane.name}, prompt {prompt}"
+    told = dict.fromkeys(prompts[stage] for stage in stages)
+    return png(figure), f"Subject {subject}, {plane.name}, prompt {' and '.join(told)}"
 
 
 def choose_plane(label: Volume, ids: list[int]) -> Plane:
@@ -146,14 +145,19 @@ def _box(mask: NDArray[np.bool_], margin: int) -> tuple[NDArray[np.intp], NDArra
     return low, np.minimum(found.max(axis=0) + 1 + margin, mask.shape)
 
 
-def _prompt(rows: pd.DataFrame) -> str:
-    """`auto` unless the model could not answer it before adaptation (a new structure)."""
+def _prompts(rows: pd.DataFrame) -> dict[str, str]:
+    """Per stage `auto`, unless the model could not answer it then (a structure that was new to it)."""
     ok = rows[rows["status"] == "ok"]
-    for stage in ("zero_shot", "adapted", "supervised"):
-        found = [p for p in ("auto", "point") if ((ok["stage"] == stage) & (ok["prompt"] == p)).any()]
-        if found:
-            return found[0]
-    return "auto"
+    found = {}
+    for stage in _STAGES:
+        asked = set(ok.loc[ok["stage"] == stage, "prompt"])
+        found[stage] = next((prompt for prompt in ("auto", "point") if prompt in asked), "auto")
+    return found
+
+
+def _row_name(stage: str, prompts: Mapping[str, str]) -> str:
+    different = len({prompts[s] for s in ("zero_shot", "adapted")}) > 1
+    return f"{STAGE[stage]}, {prompts[stage]}" if different else STAGE[stage]
 
 
 def _readable(scan: Mapping[str, Any] | None) -> bool:
@@ -195,7 +199,7 @@ def _contours(axes: Axes, labels: NDArray[np.float32], colour: str, plane: Plane
         axes.contour(x, y, (labels == label).T.astype(float), levels=[0.5], colors=[colour], linewidths=1.2)
 
 
-def _corner(axes: Axes, rows: pd.DataFrame, modality: str) -> None:
+def _corner(axes: Axes, rows: pd.DataFrame) -> None:
     scores = rows.loc[rows["status"] == "ok", "dice"]
     if len(scores):
         box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 2.0}
