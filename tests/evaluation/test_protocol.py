@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,6 +71,9 @@ class Reader(nn.Module):
 
     def knows(self, structure: str) -> bool:
         return structure in self.known
+
+    def routed(self, modality: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 class Session:
