@@ -91,7 +91,7 @@ def main() -> None:
         "classes",
         "time, MONAI / umdseg",
         "peak memory, MONAI / umdseg",
-        "labels that differ in the mean",
+        "difference of the mean label value",
     )
     lines = [f"| {' | '.join(head)} |", "|---|---|---|---|"]
     for classes in CLASSES:

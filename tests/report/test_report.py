@@ -287,3 +287,19 @@ def test_overlays_show_the_prompt_the_model_could_answer(tmp_path) -> None:
     found = overlay(tmp_path / "predictions", "p0", case_table(asked))
     assert found is not None
     assert found[1].endswith("prompt point")
+
+
+def test_overlays_take_each_stages_own_prompt(tmp_path) -> None:
+    scans(tmp_path, "p0")
+    for path in (tmp_path / "predictions" / "p0").glob("*__zero_shot__auto.nii.gz"):
+        path.rename(path.with_name(path.name.replace("auto", "point")))
+    head = {"subject": "p0", "modality": "pet", "structure": "liver", "model": "tiny"}
+    asked = [
+        {**head, "stage": "zero_shot", "prompt": "auto", "status": "class_unknown"},
+        {**head, "stage": "zero_shot", "prompt": "point", "status": "ok", "dice": 0.1},
+        {**head, "stage": "adapted", "prompt": "auto", "status": "ok", "dice": 0.5},
+        {**head, "stage": "adapted", "prompt": "point", "status": "ok", "dice": 0.2},
+    ]
+    found = overlay(tmp_path / "predictions", "p0", case_table(asked))
+    assert found is not None
+    assert found[1].endswith("prompt point and auto")

@@ -42,11 +42,12 @@ def run_train(settings: Settings) -> Path:
         copy_parts(job.backbone.net, settings.fit.copy_parts)
         adapter, learned = _inject(job)
         trainable, total = adapter.parameters(job.backbone)
+        routes = adapter.routes
         if not trainable or not settings.fit.steps:
             why = f"adapter={settings.adapter.name} trains nothing" if not trainable else "fit.steps=0"
             say(f"{why}: zero-shot evaluation only")
             adapters.unload(job.backbone)
-            adapter.routes, trainable = (), 0
+            trainable, routes = 0, ()
             cases = zero_shot(job)
         else:
             cases = _fit(job, adapter, (trainable, total))
@@ -55,7 +56,7 @@ def run_train(settings: Settings) -> Path:
             _save(job, adapter, cases)
         job.keep(cases)
         cases = merge([cases, baselines(job)])
-        job.finish(cases, (trainable, total), adapter.routes, learned=learned)
+        job.finish(cases, (trainable, total), routes, learned=learned)
     return job.path
 
 

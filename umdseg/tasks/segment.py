@@ -85,9 +85,10 @@ class SegmentTask(LightningModule):
     def _step(self, batch: Batch, stage: str, number: int) -> torch.Tensor:
         rng = generator(self.seed, "prompts", stage, number, self.global_rank)
         clicked = rng.random() < self.point_share and "point" in self.backbone.card.prompts
-        parts = self._parts(batch, rng, clicked=True) if clicked else []
-        kind = "points" if parts else "class"
-        parts = parts or self._parts(batch, rng, clicked=False)
+        # without a structure there is nothing to click on
+        clicked = clicked and bool(batch.label.any())
+        kind = "points" if clicked else "class"
+        parts = self._parts(batch, rng, clicked)
         losses = torch.stack([dice_ce(logits, target, self.options.ce_weight) for logits, target in parts])
         share = torch.tensor([len(logits) for logits, _ in parts], device=losses.device)
         loss = (losses * share).sum() / share.sum()
