@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from umdseg.data.checks import check_subjects
 from umdseg.data.dataset import PairedDataset
 from umdseg.data.manifest import COLUMNS, read_manifest
 from umdseg.data.options import DataOptions
+from umdseg.data.sources.base import Source
 from umdseg.errors import UserError
 
 _PAIRS = {"petct": ["ct", "pet"], "petmri": ["mr", "pet"]}
@@ -42,7 +42,7 @@ class ManifestOptions(DataOptions):
         self.train_modalities = self.train_modalities or dict.fromkeys(pair, 1.0)
 
 
-class ManifestSource:
+class ManifestSource(Source):
     """Reads the manifest and checks every file's header."""
 
     Options = ManifestOptions
@@ -50,7 +50,7 @@ class ManifestSource:
     def __init__(self, options: ManifestOptions) -> None:
         self.options = options
 
-    def load(self, seed: int) -> PairedDataset:
+    def read(self, seed: int) -> PairedDataset:
         """Read the dataset; splits are the manifest's, so `seed` changes nothing.
 
         Raises:
@@ -68,6 +68,4 @@ class ManifestSource:
                 "      subjects.yaml:  structures: {liver: 1, spleen: 2}\n"
                 f"    python train.py data={name} data.manifest=subjects.csv",
             )
-        dataset = read_manifest(self.options.manifest, self.options.structures_file)
-        check_subjects(dataset.subjects)
-        return dataset
+        return read_manifest(self.options.manifest, self.options.structures_file)

@@ -12,6 +12,7 @@ from pathlib import Path
 from umdseg.data.dataset import PairedDataset
 from umdseg.data.hashes import cache_root
 from umdseg.data.options import DataOptions
+from umdseg.data.sources.base import Source
 from umdseg.errors import UserError
 from umdseg.files import sha256_value
 from umdseg.progress import track
@@ -51,10 +52,11 @@ class _Task:
     breathing_mm: float
 
 
-class PhantomSource:
+class PhantomSource(Source):
     """Renders the subjects asked for; the same seed and options give the same files."""
 
     Options = PhantomOptions
+    generated = True
 
     def __init__(self, options: PhantomOptions) -> None:
         self.options = options
@@ -65,6 +67,19 @@ class PhantomSource:
         Raises:
             UserError: a negative number of subjects, or none at all.
         """
+        tasks, dataset = self._plan(seed)
+        _render_all([task for task in tasks if not _done(task)])
+        return dataset
+
+    def read(self, seed: int) -> PairedDataset:
+        """The subjects as `load` gives them, rendered or not.
+
+        Raises:
+            UserError: as `load`.
+        """
+        return self._plan(seed)[1]
+
+    def _plan(self, seed: int) -> tuple[list[_Task], PairedDataset]:
         counts = {"train": self.options.train, "val": self.options.val, "test": self.options.test}
         if min(counts.values()) < 0 or not any(counts.values()):
             raise UserError(
@@ -81,10 +96,9 @@ class PhantomSource:
                 tasks += own
                 scans = {task.modality: _scan(task) for task in own}
                 subjects.append(Subject(f"phantom_{split}_{index:03d}", scans, split, "", "phantom"))
-        _render_all([task for task in tasks if not _done(task)])
         from umdseg.data.phantom.subject import STRUCTURES
 
-        return PairedDataset("phantom", tuple(subjects), STRUCTURES, root)
+        return tasks, PairedDataset("phantom", tuple(subjects), STRUCTURES, root)
 
     def _modalities(self) -> list[Modality]:
         trained = {m for m, weight in self.options.train_modalities.items() if weight > 0}

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from umdseg.data.checks import check_subjects
 from umdseg.data.dataset import PairedDataset
 from umdseg.data.options import DataOptions
+from umdseg.data.sources.base import Source
 from umdseg.errors import UserError
 from umdseg.seeds import derive
 from umdseg.vocabulary import MODALITIES, UNITS, Modality, Scan, Subject
@@ -43,7 +43,7 @@ class StsOptions(DataOptions):
     val_share: float = 0.0
 
 
-class StsSource:
+class StsSource(Source):
     """Finds the patients and splits them by patient, seeded."""
 
     Options = StsOptions
@@ -51,7 +51,7 @@ class StsSource:
     def __init__(self, options: StsOptions) -> None:
         self.options = options
 
-    def load(self, seed: int) -> PairedDataset:
+    def read(self, seed: int) -> PairedDataset:
         """Read the dataset; patients without CT stay, as patients without CT.
 
         Raises:
@@ -63,7 +63,6 @@ class StsSource:
         scans = {folder.name: _scans(folder) for folder in folders}
         split = assign(scans, seed, self.options.folds, self.options.fold, self.options.val_share)
         subjects = tuple(Subject(name, own, split[name], "", "sts") for name, own in scans.items())
-        check_subjects(subjects)
         return PairedDataset("sts", subjects, {"tumour": 1}, folders[0].parent)
 
 

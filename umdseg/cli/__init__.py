@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from umdseg import registry
@@ -21,6 +22,11 @@ DOORS = {
     "train": "measure, adapt, measure again (what train.py does)",
     "evaluate": "score a model as it is, or a saved adapter (what evaluate.py does)",
 }
+# commands with a parser of their own: `umdseg.cli.<name>.main(arguments) -> exit status`
+COMMANDS = {
+    "prepare": "DICOM or a public dataset -> images, labels and a manifest",
+    "check": "look over configuration, data, model and machine before a run",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,9 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from umdseg.runs.door import main as door
 
         return door(arguments[0], arguments[1:], f"umdseg {arguments[0]}")
+    if arguments and arguments[0] in COMMANDS:
+        status: int = import_module(f"umdseg.cli.{arguments[0]}").main(arguments[1:])
+        return status
     parser = argparse.ArgumentParser(prog="umdseg", description="Find, measure and close the modality gap.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, what in DOORS.items():
+    for name, what in {**DOORS, **COMMANDS}.items():
         commands.add_parser(name, help=what)
     listing = commands.add_parser(
         "list", help="registered models, adapters, fusion, data, prompts, or known structures"
