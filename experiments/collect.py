@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from umdseg.evaluation.cases import read_cases
+from umdseg.evaluation.cases import on_grid, read_cases
 from umdseg.evaluation.gap import gap
 from umdseg.evaluation.options import BASELINES
 from umdseg.evaluation.predictions import median_subjects
@@ -57,7 +57,7 @@ def main() -> None:
 
 def _per_subject(cases: pd.DataFrame) -> list[dict[str, Any]]:
     keys = ["subject", "modality", "model", "adapter", "stage", "prompt"]
-    ok = cases[cases["status"] == "ok"]
+    ok = on_grid(cases[cases["status"] == "ok"])
     rows = ok.groupby(keys, sort=True)["dice"].mean().round(4).reset_index()
     return [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")]
 

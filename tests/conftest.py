@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 # before anything imports these packages: no network, no windows, no accounts
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -39,6 +41,51 @@ def shared_data() -> Path:
 def shared_reference() -> Path:
     """Published facts beside the checkout (../shared/reference)."""
     return _folder(SHARED / "reference")
+
+
+@pytest.fixture(scope="session")
+def dicom() -> ModuleType:
+    """The writer of synthetic DICOM series, tests/data/io/dicom/writer.py."""
+    return _helper("data/io/dicom/writer.py")
+
+
+@pytest.fixture(scope="session")
+def dicom_labels() -> ModuleType:
+    """The writer of RTSTRUCT and DICOM-SEG, tests/data/io/dicom/label_writer.py."""
+    return _helper("data/io/dicom/label_writer.py")
+
+
+def _helper(name: str) -> ModuleType:
+    path = Path(__file__).parent / name
+    spec = spec_from_file_location(path.stem, path)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def layouts() -> Layouts:
+    """Writers of public datasets' layouts, tests/data/sources/layouts/<name>.py: `layouts("amos", root)`."""
+    return Layouts()
+
+
+class Layouts:
+    """Each writer's functions take the folder to write into and the module that writes volumes."""
+
+    def __init__(self) -> None:
+        self.volumes = self.module("writer")
+
+    def __call__(self, name: str, root: Path, how: str = "make", **options) -> dict:
+        """Write a dataset; returns the options that read it."""
+        return getattr(self.module(name), how)(root, self.volumes, **options)
+
+    def module(self, name: str) -> ModuleType:
+        """A writer, for its tables."""
+        path = Path(__file__).parent / "data" / "sources" / "layouts" / f"{name}.py"
+        spec = spec_from_file_location(f"layout_{name}", path)
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
 
 
 def _folder(path: Path) -> Path:

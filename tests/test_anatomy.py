@@ -93,6 +93,65 @@ def test_abdominal_organs_join_as_in_amos(mappings):
     assert {i: ours[anatomy.canonical(name)] for i, name in enumerate(organs, 1)} == mappings["AMOS22"]
 
 
+def test_amos_ids_are_the_published_ones():
+    # dataset.json of the archive (its "arota" and "postcava" are the aorta and the inferior vena cava)
+    published = (
+        "spleen", "right kidney", "left kidney", "gall bladder", "esophagus", "liver", "stomach", "aorta",
+        "postcava", "pancreas", "right adrenal gland", "left adrenal gland", "duodenum", "bladder",
+        "prostate/uterus",
+    )  # fmt: skip
+    assert anatomy.ids("amos") == {anatomy.canonical(name): i for i, name in enumerate(published, 1)}
+
+
+def test_amos_rows_join_as_nvidia_joined_them_but_for_prostate_or_uterus(mappings):
+    ours, amos = anatomy.ids("nv_segment_ctmr"), anatomy.ids("amos")
+    joined = {id: ours[name] for name, id in amos.items() if name in ours}
+    assert joined == {id: index for id, index in mappings["AMOS22"].items() if id != 15}
+
+
+def test_dap_atlas_ids_are_those_two_publications_read_alike(mappings):
+    ours, dap = anatomy.ids("nv_segment_ctmr"), anatomy.ids("dap_atlas")
+    nvidia = mappings["AutoPETAtlas"]
+    assert {id: ours[name] for name, id in dap.items()} == {id: nvidia[id] for id in dap.values()}
+    # what NVIDIA knows beyond: ribs (counted from the other end), unclear or differently read ids
+    assert set(nvidia) - set(dap.values()) == {11, 21, 24, *range(67, 91), 105, 107, 125}
+
+
+@pytest.mark.parametrize(
+    ("id", "name"),
+    [
+        # lines of Data/label_name.csv, alexanderjaus/AtlasDataset
+        (2, "muscles"), (6, "esophagus"), (13, "liver"), (15, "kidney left"), (16, "kidney right"),
+        (17, "bladder"), (20, "uterocervix"), (29, "thyroid left"), (41, "autochthon right"),
+        (43, "vertebrae C1"), (49, "vertebrae C7"), (50, "vertebrae T1"), (66, "vertebrae L5"),
+        (91, "rib_cartilage"), (93, "clavicle left"), (104, "femur right"), (109, "heart myocardium"),
+        (118, "portal vein and splenic vein"), (120, "lung lower lobe left"), (124, "lung upper lobe right"),
+        (131, "eyeball right"),
+    ],
+)  # fmt: skip
+def test_dap_atlas_names_are_its_own(id, name):
+    assert anatomy.name_of("dap_atlas", id) == anatomy.canonical(name)
+
+
+def test_autopet_organ_has_the_organs_its_publisher_names_but_the_prostate():
+    # README of YichiZhang98/SegAnyPET, in its order
+    named = (
+        "liver", "left kidney", "right kidney", "heart", "spleen", "aorta", "left lung lower lobe",
+        "right lung lower lobe", "left lung upper lobe", "right lung upper lobe", "right lung middle lobe",
+    )  # fmt: skip
+    ids = anatomy.ids("autopet_organ")
+    assert [anatomy.name_of("autopet_organ", id) for id in range(1, 12)] == [*map(anatomy.canonical, named)]
+    assert len(ids) == 11
+
+
+def test_enhance_pet_has_all_published_structures_but_body_composition():
+    # 130 regions (DATA_CARD.md), 3 of them body composition
+    ids = anatomy.ids("enhance_pet")
+    assert sorted(ids.values()) == list(range(1, 128))
+    assert len([name for name in ids if name.startswith("rib_")]) == 26
+    assert len([name for name in ids if name.startswith("vertebrae_")]) == 25
+
+
 def test_vista3d_and_its_successor_share_their_indices():
     ct, ctmr = anatomy.ids("vista3d"), anatomy.ids("nv_segment_ctmr")
     assert ct.items() <= ctmr.items()
@@ -138,6 +197,9 @@ def test_a_lung_is_built_from_what_the_scheme_has():
         ("VERTEBRAE l5", "vertebrae_L5"),
         ("bladder", "urinary_bladder"),
         ("tumor", "tumour"),
+        ("kidneys", "kidney"),
+        ("prostate/uterus", "prostate_or_uterus"),
+        ("vertebra_C7", "vertebrae_C7"),
         ("hepatic tumour", "liver_tumour"),
         ("Right-MPrG--precentral-gyrus", "precentral_gyrus_medial_segment_right"),
         ("Right-PrG---precentral-gyrus", "precentral_gyrus_right"),

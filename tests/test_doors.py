@@ -131,7 +131,7 @@ def test_help_names_every_choice(capfd: pytest.CaptureFixture[str]) -> None:
     assert caught.value.code == 0
     out = capfd.readouterr().out
     assert "model=vista3d|vista3d_tiny" in out
-    assert "data=petct|petmri|phantom|sts" in out
+    assert "data=amos|autopet|enhance_pet|petct|petmri|phantom|sts|synthrad|totalsegmentator|umd" in out
 
 
 @pytest.mark.parametrize("arguments", [["list", "models"], ["list"], ["list", "fusion"]])

@@ -9,6 +9,11 @@ Canonical names are TotalSegmentator's where it has the structure, otherwise the
 - `vista3d`: VISTA3D / NV-Segment-CT, 127 usable indices, 3 of them super-classes (see `groups`).
 - `nv_segment_ctmr`: NV-Segment-CTMR, 345 indices, the undefined ones named `..._deprecated`.
 - `sts`: tumour masks of the soft-tissue-sarcoma PET/CT/MR collection.
+- `amos`: AMOS 2022, 15 organs; its 15th is the prostate in men and the uterus in women, one name here.
+- `autopet`: lesion masks; `autopet_organ`, `dap_atlas`: organ labels made for autoPET, only the ids that
+  could be confirmed (`umdseg.data.sources.autopet` says how).
+- `enhance_pet`: ENHANCE.PET's structures, numbered by this project (the data count each group from 1).
+- `synthrad`: SynthRAD's body outline.
 """
 
 from __future__ import annotations
@@ -42,6 +47,12 @@ SCHEMES: tuple[str, ...] = (
     "vista3d",
     "nv_segment_ctmr",
     "sts",
+    "amos",
+    "autopet",
+    "autopet_organ",
+    "dap_atlas",
+    "enhance_pet",
+    "synthrad",
 )
 
 _SIDES = ("left", "right")

@@ -24,6 +24,12 @@ _TABLES: dict[str, dict[str, str]] = {
         "petct": "umdseg.data.sources.manifest:ManifestSource",
         "petmri": "umdseg.data.sources.manifest:ManifestSource",
         "sts": "umdseg.data.sources.sts:StsSource",
+        "umd": "umdseg.data.sources.umd:UmdSource",
+        "autopet": "umdseg.data.sources.autopet:AutopetSource",
+        "enhance_pet": "umdseg.data.sources.enhance_pet:EnhancePetSource",
+        "amos": "umdseg.data.sources.amos:AmosSource",
+        "totalsegmentator": "umdseg.data.sources.totalsegmentator:TotalSegmentatorSource",
+        "synthrad": "umdseg.data.sources.synthrad:SynthradSource",
     },
     "prompt": {
         "auto": "umdseg.prompts.auto:AutoPrompts",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -50,6 +50,14 @@ class Subject:
     """One person: scans by modality, all in one patient space (RAS+, millimetres).
 
     A subject may lack any modality. Scans of one subject never straddle a split.
+
+    Attributes:
+        id: its name, unique in the dataset.
+        scans: scan by modality.
+        split: train, val, test or empty.
+        site: where it was scanned.
+        dataset: name of its dataset.
+        patient: the person, where several subjects (studies) are of one; empty means the subject itself.
     """
 
     id: str
@@ -57,10 +65,12 @@ class Subject:
     split: str = "test"
     site: str = ""
     dataset: str = ""
+    patient: str = ""
 
-    def reference(self) -> Modality:
-        """The modality whose grid and label are the reference: ct if present, else mr, else pet."""
-        return next(m for m in ("ct", "mr", "pet") if m in self.scans)
+    def reference(self, wanted: str = "ct") -> Modality:
+        """The modality whose grid and label are the reference: the wanted one, else ct, else mr, else pet."""
+        order: tuple[Modality, ...] = ("ct", "mr", "pet")
+        return next(m for m in sorted(order, key=lambda m: m != wanted) if m in self.scans)
 
     def other_images(self, modality: Modality) -> list[Path]:
         """Images of all scans but one; a label that the scan shares may lie on the grid of any of them."""
@@ -105,6 +115,7 @@ class Batch:
         subject: one per sample.
         tracer: tracer or sequence, one per sample.
         structures: canonical names the label values stand for.
+        asked: the structure each patch was drawn for and holds, "" where it was drawn anywhere.
     """
 
     image: torch.Tensor
@@ -114,10 +125,15 @@ class Batch:
     subject: list[str]
     tracer: list[str] = field(default_factory=list)
     structures: tuple[str, ...] = ()
+    asked: list[str] = field(default_factory=list)
 
     def of(self, modality: str) -> Batch:
         """The samples of one modality."""
-        which = [i for i, name in enumerate(self.modality) if name == modality]
+        return self.take([i for i, name in enumerate(self.modality) if name == modality])
+
+    def take(self, which: Sequence[int]) -> Batch:
+        """Some of the samples."""
+        which = list(which)
         return Batch(
             self.image[which],
             self.label[which],
@@ -126,4 +142,5 @@ class Batch:
             [self.subject[i] for i in which],
             [self.tracer[i] for i in which] if self.tracer else [],
             self.structures,
+            [self.asked[i] for i in which] if self.asked else [],
         )

@@ -8,6 +8,7 @@ import pytest
 
 from umdseg.config.check import ConfigError, check
 from umdseg.config.sweep import plan
+from umdseg.registry import names
 
 # overrides, config path named, words of the message, nearest name
 MISTAKES = [
@@ -36,6 +37,8 @@ MISTAKES = [
     (["data.modalities=[ct,pte]"], "data.modalities", "ct, pet, mr", "pet"),
     (["data.modalities=[CT]"], "data.modalities", "ct, pet, mr", "ct"),
     (["adapter.rank=0"], "adapter.rank", "at least 1", None),
+    (["data.cache_gb=-1"], "data.cache_gb", "at least 0", None),
+    (["data.paired=true"], "data.paired", "a fusion", None),
     (["fit.lr=0"], "fit.lr", "above 0", None),
     (["fit.point_share=1.5"], "fit.point_share", "at most 1", None),
     (["seed=-1"], "seed", "at least 0", None),
@@ -162,7 +165,8 @@ def test_defaults(door: str) -> None:
 def test_every_committed_choice_passes() -> None:
     from umdseg.config.compose import conf_dir, groups
 
-    needs = {"petct": "data.manifest=x.csv", "petmri": "data.manifest=x.csv", "sts": "data.root=x"}
+    needs = dict.fromkeys(set(names("data")) - {"phantom"}, "data.root=x")
+    needs |= dict.fromkeys(("petct", "petmri"), "data.manifest=x.csv")
     for group in groups():
         for path in sorted((conf_dir() / group).glob("*.yaml")):
             extra = [needs[path.stem]] if path.stem in needs else []

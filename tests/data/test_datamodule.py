@@ -6,6 +6,7 @@ import pickle
 from collections import Counter
 
 import lightning.pytorch as pl
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -137,6 +138,41 @@ def test_foreground_share(module) -> None:
     assert all(bool((data[i].label > 0).any()) for i in range(40))
 
 
+def test_patches_say_what_they_were_drawn_for_and_hold_it(module) -> None:
+    data = module(patches_per_epoch=60, foreground=0.5).train_dataloader().dataset
+    items = [data[i] for i in range(60)]
+    for item in items:
+        value = {"": None, "liver": 1, "spleen": 2}[item.asked]
+        assert value is None or bool((item.label == value).any())
+    asked = Counter(item.asked for item in items)
+    assert set(asked) == {"", "liver", "spleen"}
+    assert asked[""] / 60 == pytest.approx(0.5, abs=0.2)
+    batch = batches(module(batch_size=4))[0]
+    assert len(batch.asked) == 4
+    assert batch.of("ct").asked == [a for a, m in zip(batch.asked, batch.modality, strict=True) if m == "ct"]
+
+
+def test_structures_are_drawn_by_their_weights(module) -> None:
+    def shares(**options) -> dict[str, float]:
+        data = module(foreground=1.0, **options).train_dataloader().dataset
+        drawn = Counter(data[i].asked for i in range(400))
+        return {name: count / 400 for name, count in drawn.items()}
+
+    assert shares() == pytest.approx({"liver": 0.5, "spleen": 0.5}, abs=0.08)
+    # 3 against 1, by another spelling of the same organ
+    assert shares(structure_weights={"Spleen": 3.0}) == pytest.approx({"liver": 0.25, "spleen": 0.75}, abs=0.08)
+    assert shares(structure_weights={"liver": 0.0}) == {"spleen": 1.0}
+
+
+def test_weights_of_structures_not_trained_on_are_refused(module) -> None:
+    with pytest.raises(UserError, match="trained structure 'liver'") as caught:
+        module(structures=("spleen",), structure_weights={"liver": 2.0})
+    assert caught.value.where == "data.structure_weights"
+    with pytest.raises(UserError, match="splen") as caught:
+        module(structure_weights={"splen": 2.0})
+    assert caught.value.nearest == "spleen"
+
+
 def test_only_the_structures_asked_for_are_labelled(module) -> None:
     made = module(structures=("spleen",), patches_per_epoch=12, foreground=1.0)
     got = batches(made)
@@ -199,6 +235,32 @@ def test_nothing_is_told_where_every_modality_is_trained(module, capsys) -> None
     made.prepare_data()
     assert made.trained_modalities() == ["ct", "pet"]
     assert capsys.readouterr() == ("", "")
+
+
+def test_bad_intensities_are_told_on_every_run_and_refused_if_wanted(paired, capsys, monkeypatch) -> None:
+    """A CT scaled to 0-1, prepared by an earlier run that only warned."""
+    made = paired({"A": ("ct",)}, splits={"A": "train"})
+    path = made.file("A", "ct")
+    stored = nib.load(path)
+    scaled = (np.asarray(stored.dataobj) + 1000) / 2000
+    nib.save(nib.Nifti1Image(scaled.astype(np.float32), stored.affine), path)
+    made.write()
+
+    def prepare(policy: str) -> str:
+        # a process of its own has told nothing yet
+        monkeypatch.setattr("umdseg.data.intensity._told", set())
+        options = ManifestOptions(manifest=str(made.csv), bad_intensity=policy)
+        source = ManifestSource(options).load(0)
+        PairedDataModule(source, options, CARD, (12, 12, 8), ("liver",), 0).prepare_data()
+        return capsys.readouterr().err
+
+    first = prepare("warn")
+    assert "rescaled" in first
+    assert str(path) in first
+    assert prepare("warn") == first
+    with pytest.raises(UserError, match="rescaled") as caught:
+        prepare("refuse")
+    assert "subject A" in str(caught.value)
 
 
 def test_a_label_shared_by_the_pair_trains_pet_at_the_right_place(paired) -> None:

@@ -134,7 +134,7 @@ def test_two_processes_may_prepare_the_same_scan(dataset: PairedDataset, monkeyp
         jobs = [pool.submit(PreparedCache().get, scan, "B", card, [3, 1], [3, 1]) for _ in range(2)]
         first, second = [job.result() for job in jobs]
     assert first.folder == second.folder
-    assert (first.image() == second.image()).all()
+    assert (first.image[:] == second.image[:]).all()
     assert [p for p in first.folder.parent.iterdir()] == [first.folder]
 
 

@@ -106,7 +106,7 @@ def test_not_three_dimensional(tmp_path: Path, shape: tuple[int, ...]) -> None:
 
 def test_colours_are_not_an_image(tmp_path: Path) -> None:
     colours = np.zeros((4, 4, 4), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
-    refused(save(tmp_path, colours), "volume has shape", "3-D volume of numbers")
+    refused(save(tmp_path, colours), "volume has shape", "3-D volume of real numbers")
 
 
 def test_zero_spacing_in_the_header(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_zero_spacing_in_the_header(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[80:84] = np.float32(0).tobytes()  # pixdim[1], NIfTI-1 header bytes 76..107
     path.write_bytes(bytes(content))
-    refused(path, "voxel spacing", "non-zero lengths")
+    refused(path, "voxel spacing", "positive lengths")
 
 
 def test_singular_affine(tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ def test_petmri_gets_its_own_pair_through_a_config() -> None:
         ({"shots": 0}, "data.shots"),
         ({"patches_per_epoch": 0}, "data.patches_per_epoch"),
         ({"workers": -1}, "data.workers"),
+        ({"cache_gb": -1.0}, "data.cache_gb"),
+        ({"structure_weights": {"tumour": -1.0}}, "data.structure_weights.tumour"),
     ],
 )
 def test_values_out_of_range_are_refused(options: dict, where: str) -> None:

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from umdseg.data.cache import MAX_INDICES, CachedScan, PreparedCache
+from umdseg.data.cache import PreparedCache
 from umdseg.data.dataset import PairedDataset
 from umdseg.data.geometry import Grid
 from umdseg.data.patches import pick_value, place, read, read_on, sample, window_grid
 from umdseg.data.preprocess import Preprocessing, prepare_image
 from umdseg.data.sources.manifest import ManifestOptions, ManifestSource
+from umdseg.data.store import MAX_INDICES, CachedScan
 
 
 class Window:
@@ -38,14 +39,12 @@ def test_cache_holds_what_preprocessing_gives(scan: CachedScan, dataset: PairedD
     from umdseg.data.io.nifti import read_image
 
     prepared = prepare_image(read_image(dataset.subjects[0].scans["ct"].image), "ct", CARD)
-    np.testing.assert_array_equal(scan.image(), prepared.image[0].numpy())
+    np.testing.assert_array_equal(scan.image[:], prepared.image[0].numpy())
     np.testing.assert_allclose(scan.grid.affine, prepared.grid.affine)
-    assert isinstance(scan.image(), np.memmap)
-    assert isinstance(scan.label(), np.memmap)
 
 
 def test_foreground_indices_point_at_their_structure(scan: CachedScan) -> None:
-    label = scan.label()
+    label = scan.label[:]
     assert set(scan.foreground) == {1, 2}
     for value, index in scan.foreground.items():
         assert (label[tuple(index.T)] == value).all()
@@ -83,7 +82,7 @@ def test_patch_holds_the_structure_asked_for(scan: CachedScan) -> None:
         assert (label == 2).any()
         # the patch is the volume's own voxels at the place its affine says
         start = np.round(scan.grid.to_index(affine[:3, 3].double().numpy()[None]))[0].astype(int)
-        wanted = scan.image()[tuple(slice(s, s + n) for s, n in zip(start, window, strict=True))]
+        wanted = scan.image[tuple(slice(s, s + n) for s, n in zip(start, window, strict=True))]
         np.testing.assert_array_equal(image[0].numpy(), wanted)
         starts.append(start)
     assert (np.ptp(starts, axis=0) >= 3).all()
@@ -97,7 +96,7 @@ def test_every_position_that_holds_the_voxel_is_drawn() -> None:
 
 
 def test_structures_are_drawn_alike_however_large(scan: CachedScan) -> None:
-    sizes = {value: int((scan.label() == value).sum()) for value in (1, 2)}
+    sizes = {value: int((scan.label[:] == value).sum()) for value in (1, 2)}
     assert sizes[1] > 10 * sizes[2]
     rng = np.random.default_rng(0)
     drawn = [pick_value(scan, rng, foreground=0.75) for _ in range(2000)]
@@ -124,8 +123,8 @@ def test_window_grid_is_centred_on_the_lattice() -> None:
 def test_reading_on_the_scans_own_lattice_copies(scan: CachedScan) -> None:
     target = scan.grid.crop((2, 3, 1), (10, 9, 9))
     image, label, affine = read_on(scan, target)
-    np.testing.assert_allclose(image[0].numpy(), scan.image()[2:10, 3:9, 1:9], atol=1e-5)
-    np.testing.assert_array_equal(label[0].numpy(), scan.label()[2:10, 3:9, 1:9])
+    np.testing.assert_allclose(image[0].numpy(), scan.image[2:10, 3:9, 1:9], atol=1e-5)
+    np.testing.assert_array_equal(label[0].numpy(), scan.label[2:10, 3:9, 1:9])
     torch.testing.assert_close(affine, torch.from_numpy(target.affine).float())
 
 
@@ -136,7 +135,7 @@ def test_reading_outside_the_scan_gives_zeros(scan: CachedScan, shift: tuple[int
     assert image.shape == (1, 6, 6, 6)
     if shift == (-4, 0, 0):
         assert image[:, :4].abs().max() == 0
-        np.testing.assert_allclose(image[0, 4:].numpy(), scan.image()[:2, :6, :6], atol=1e-5)
+        np.testing.assert_allclose(image[0, 4:].numpy(), scan.image[:2, :6, :6], atol=1e-5)
     else:
         assert image.abs().max() == 0
         assert label.max() == 0

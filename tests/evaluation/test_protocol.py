@@ -20,9 +20,11 @@ from umdseg.errors import UserError
 from umdseg.evaluation import EvaluationOptions, gap, read_cases
 from umdseg.evaluation.baselines import evaluate_baselines
 from umdseg.evaluation.callback import EvaluationCallback
+from umdseg.evaluation.cases import on_grid
 from umdseg.evaluation.predictions import keep_predictions, median_subjects
 from umdseg.evaluation.protocol import evaluate
 from umdseg.evaluation.references import first_clicks, read_references
+from umdseg.evaluation.scans import SCANS, read_scans
 from umdseg.vocabulary import UNITS, Scan, Subject
 
 STRUCTURES = {"liver": 5, "tumour": 2}
@@ -119,6 +121,8 @@ def run(reader, dataset, **more):
         "model": "reader",
         "modalities": ("ct", "pet", "mr"),
         "progress": False,
+        # intensities here are ids times ten, no HU and no SUV
+        "bad_intensity": "warn",
     }
     return evaluate(reader, dataset, dataset.subjects, options=options, **{**arguments, **more})
 
@@ -128,7 +132,8 @@ def dataset(*subjects: Subject) -> PairedDataset:
 
 
 def by(cases, *keys):
-    return cases.set_index(list(keys)).sort_index()
+    """The rows on the labels' grids; tests/evaluation/test_common_grid.py looks at the others."""
+    return on_grid(cases).set_index(list(keys)).sort_index()
 
 
 def test_known_answers_get_their_known_scores(reader, tmp_path) -> None:
@@ -242,8 +247,9 @@ def test_a_scan_without_a_label_is_predicted_and_its_rows_say_so(reader, tmp_pat
     bare = replace(one, scans={**one.scans, "pet": replace(one.scans["pet"], label=None)})
     cases = run(reader, dataset(bare), prompts=("auto", "point"), save_to=tmp_path / "predictions")
     pet = cases[cases.modality == "pet"]
+    assert set(pet.score_grid) == {"label", "common"}
     assert set(zip(pet.status, pet.condition, strict=True)) == {("empty_reference", "no_label")}
-    assert len(pet) == 4
+    assert len(on_grid(pet)) == 4
     assert pet.dice.isna().all()
     for prompt in ("auto", "point"):
         saved = tmp_path / "predictions" / "a" / f"pet__zero_shot__{prompt}.nii.gz"
@@ -329,13 +335,14 @@ def test_callback_measures_before_and_after_and_logs_it(reader, tmp_path) -> Non
         model="reader",
         adapter="lora",
         modalities=("ct", "pet"),
+        bad_intensity="warn",
     )
     logger = CSVLogger(tmp_path, name="", version="logs")
     quiet = {"enable_progress_bar": False, "enable_checkpointing": False, "enable_model_summary": False}
     trainer = lightning.Trainer(max_steps=1, logger=logger, callbacks=[callback], accelerator="cpu", **quiet)
     trainer.fit(Module(), torch.utils.data.DataLoader(torch.ones(2, 1)))
     cases = read_cases(tmp_path / "run")
-    assert cases.groupby("stage").size().to_dict() == {"zero_shot": 12, "adapted": 12}
+    assert on_grid(cases).groupby("stage").size().to_dict() == {"zero_shot": 12, "adapted": 12}
     assert set(cases[cases.stage == "adapted"].adapter) == {"lora"}
     log = (tmp_path / "logs" / "metrics.csv").read_text()
     for name in (
@@ -385,23 +392,28 @@ def test_processes_share_the_subjects_and_the_first_one_joins_the_parts(reader, 
     module = SimpleNamespace(backbone=reader)
     options = EvaluationOptions(bootstrap=100)
     arguments = {"model": "reader", "adapter": "lora", "modalities": ("ct", "pet"), "save_predictions": False}
+    arguments["bad_intensity"] = "warn"
 
     def measure(folder: Path, world: int):
         # the first process comes last: it waits for the others at the barrier
         for rank in reversed(range(world)):
             callback = EvaluationCallback(dataset(*people), people, options, folder, **arguments)
             callback.on_fit_start(processes(rank, world), module)
-        measured = ["subject", "modality", "structure"]
+        measured = ["subject", "modality", "structure", "score_grid"]
         return read_cases(folder).sort_values(measured)[[*measured, "dice", "status"]].reset_index(drop=True)
 
     alone, together = measure(tmp_path / "one", 1), measure(tmp_path / "two", 2)
-    assert len(alone) == 12
+    assert len(alone) == 24
     assert alone.equals(together)
+    one, two = (read_scans(tmp_path / name / SCANS) for name in ("one", "two"))
+    assert len(one) == 6
+    assert sorted(map(str, one)) == sorted(map(str, two))
+    assert not (tmp_path / "two" / "parts").exists()
 
 
 def test_a_zero_shot_table_made_before_is_reused(reader, tmp_path) -> None:
     one = subject(tmp_path, "a")
-    arguments = {"model": "reader", "adapter": "lora", "modalities": ("ct", "pet")}
+    arguments = {"model": "reader", "adapter": "lora", "modalities": ("ct", "pet"), "bad_intensity": "warn"}
     first = EvaluationCallback(dataset(one), [one], EvaluationOptions(), tmp_path / "run", **arguments)
     first.on_fit_start(processes(0, 1), SimpleNamespace(backbone=reader))
     again = EvaluationCallback(

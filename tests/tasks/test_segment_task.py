@@ -135,6 +135,58 @@ def test_a_patch_without_foreground_is_prompted_by_class(tiny: Backbone) -> None
     assert task.training_step(batch, 0).requires_grad
 
 
+def _prompted(task: SegmentTask, batch: Batch, steps: int, monkeypatch) -> list[list[tuple[str, str]]]:
+    """Per call of the decoder: (structure, how it was asked for)."""
+    seen: list[list[tuple[str, str]]] = []
+    decode = task.backbone.decode
+
+    def spy(features, prompts):
+        seen.append([(p.structure, "class" if p.kind == "auto" else "clicks") for p in prompts])
+        return decode(features, prompts)
+
+    monkeypatch.setattr(task.backbone, "decode", spy)
+    for step in range(steps):
+        task.validation_step(batch, step)
+    return seen
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0], ids=["class", "clicks"])
+def test_the_structure_a_patch_was_drawn_for_is_asked_for_first(
+    tiny: Backbone, share: float, monkeypatch
+) -> None:
+    options = FitOptions(point_share=share, structures_per_step=1)
+    task = SegmentTask(tiny, _lora(tiny), options, ORGANS)
+    batch = _batch()
+    anywhere = _prompted(task, batch, 12, monkeypatch)
+    assert {name for call in anywhere for name, _ in call} == set(ORGANS)
+    monkeypatch.undo()
+    batch.asked = ["spleen", "spleen"]
+    drawn = _prompted(task, batch, 12, monkeypatch)
+    assert {name for call in drawn for name, _ in call} == {"spleen"}
+
+
+def test_in_a_click_step_a_patch_with_nothing_to_click_on_is_prompted_by_class(
+    tiny: Backbone, monkeypatch, capsys
+) -> None:
+    task = SegmentTask(tiny, _lora(tiny), FitOptions(point_share=1.0), ORGANS)
+    batch = _batch()
+    batch.label[1] = 0
+    batch.asked = ["liver", ""]
+    seen = _prompted(task, batch, 3, monkeypatch)
+    clicks, classes = [(name, "clicks") for name in ORGANS], [(name, "class") for name in ORGANS]
+    assert seen == [clicks, classes] * 3
+    task.on_train_end()
+    told = "3 of 6 patches in steps prompted by clicks held no structure and were prompted by class"
+    assert capsys.readouterr().err.splitlines() == [told]
+
+
+def test_nothing_is_said_where_every_patch_could_be_clicked(tiny: Backbone, monkeypatch, capsys) -> None:
+    task = SegmentTask(tiny, _lora(tiny), FitOptions(point_share=1.0), ORGANS)
+    assert len(_prompted(task, _batch(), 2, monkeypatch)) == 4
+    task.on_train_end()
+    assert capsys.readouterr().err == ""
+
+
 def test_checkpoint_is_small_plain_and_of_this_run_only(tiny: Backbone, tmp_path: Path) -> None:
     adapter = _lora(tiny)
     task = SegmentTask(tiny, adapter, FitOptions(steps=1), ORGANS)

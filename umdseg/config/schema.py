@@ -165,7 +165,8 @@ class Settings:
     @property
     def fold(self) -> int | None:
         """The fold tested, where the dataset is dealt into folds."""
-        return getattr(self.data, "fold", None)
+        dealt = self.data.folds is not None or self.data.published_folds
+        return self.data.fold if dealt else None
 
     @property
     def runs_dir(self) -> Path:

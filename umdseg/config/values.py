@@ -105,6 +105,7 @@ RULES: Mapping[str, Range | OneOf | FileName | Pattern] = {
     "data.foreground": Range(0, 1),
     "data.patches_per_epoch": Range(1),
     "data.workers": Range(0),
+    "data.cache_gb": Range(0),
     "data.shots": Range(1),
     "fit.steps": Range(0),
     "fit.lr": POSITIVE,
@@ -159,6 +160,9 @@ def check_together(flat: Mapping[str, Any]) -> Iterator[Problem]:
             expected = "adapter.path=RUN/adapter, or adapter=none for the model as it is"
             yield Problem("adapter", f"'{flat['adapter.name']}' without a saved adapter", expected)
         return
+    if flat.get("data.paired") and flat["fusion.name"] == "none":
+        expected = "false, or a fusion, which takes all modalities of a subject at once"
+        yield Problem("data.paired", "true with fusion 'none'", expected)
     if flat["data.split"] != "test":
         expected = "test, which train.py scores; evaluate.py takes data.split"
         yield Problem("data.split", repr(flat["data.split"]), expected)

@@ -1,75 +1,42 @@
-"""Preprocessed scans on disk: computed once, read a patch at a time."""
+"""Preprocessed scans on disk: computed once, read a patch at a time, shared by ranks and runs."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
-import numpy as np
-from numpy.typing import NDArray
-
-from umdseg.data.geometry import Grid
+from umdseg.data.eviction import BUILDING, PREPARED, make_room, remove, room_for, sweep, touch
 from umdseg.data.hashes import cache_root, file_hash
+from umdseg.data.intensity import verdicts
 from umdseg.data.io.nifti import read_grid, read_image, read_label
+from umdseg.data.lease import Lease, guard
 from umdseg.data.preprocess import Preprocessing, prepare_image, prepare_label
+from umdseg.data.store import CachedScan, damage, pack_entry, write_entry
 from umdseg.files import sha256_value
-from umdseg.seeds import generator
 from umdseg.vocabulary import Scan
 
-_VERSION = 1
-MAX_INDICES = 2000
-
-
-@dataclass(frozen=True)
-class CachedScan:
-    """One preprocessed scan in a folder of the cache; nothing is read before it is needed."""
-
-    folder: Path
-
-    @cached_property
-    def grid(self) -> Grid:
-        """Place of the prepared volume in patient space."""
-        told = json.loads((self.folder / "grid.json").read_text(encoding="utf-8"))
-        x, y, z = told["shape"]
-        return Grid((x, y, z), np.array(told["affine"], dtype=np.float64))
-
-    @property
-    def has_label(self) -> bool:
-        """Whether the scan came with a label."""
-        return (self.folder / "label.npy").is_file()
-
-    def image(self) -> NDArray[np.float32]:
-        """(X, Y, Z) float32, memory-mapped: only what is sliced is read."""
-        array: NDArray[np.float32] = np.load(self.folder / "image.npy", mmap_mode="r")
-        return array
-
-    def label(self) -> NDArray[np.int16]:
-        """(X, Y, Z) int16, memory-mapped; 0 is background, i + 1 the i-th structure."""
-        array: NDArray[np.int16] = np.load(self.folder / "label.npy", mmap_mode="r")
-        return array
-
-    @cached_property
-    def foreground(self) -> dict[int, NDArray[np.int32]]:
-        """Label value -> (n, 3) voxel indices, at most `MAX_INDICES` drawn at random."""
-        with np.load(self.folder / "foreground.npz") as stored:
-            return {int(key): stored[key] for key in stored.files}
+_VERSION = 2
 
 
 class PreparedCache:
     """Maps (scan content, label content, preprocessing, structure ids) to a prepared scan.
 
+    What this process has been given stays as long as the process lives; entries beyond `limit_gb` that no
+    living process uses make room, and come back when they are asked for again.
+
     Args:
         cache_dir: folder; None means $UMDSEG_CACHE or ~/.cache/umdseg.
+        limit_gb: gigabytes (1e9 bytes) that prepared scans may take; None = no limit.
     """
 
-    def __init__(self, cache_dir: str | Path | None = None) -> None:
-        self.cache_dir = cache_dir
+    def __init__(self, cache_dir: str | Path | None = None, limit_gb: float | None = None) -> None:
+        self.root, self.limit_gb = cache_root(cache_dir), limit_gb
+        self._lease, self._told = Lease(self.root), False
 
     def get(
         self,
@@ -80,7 +47,7 @@ class PreparedCache:
         allowed: Sequence[int],
         others: Sequence[Path] = (),
     ) -> CachedScan:
-        """Return a prepared scan, preparing it when the cache has none.
+        """Return a prepared scan, preparing it when the cache has none or only a damaged one.
 
         Args:
             scan: image and, if there is one, label.
@@ -91,18 +58,47 @@ class PreparedCache:
             others: images of the subject's other scans, on whose grids a shared label may lie.
 
         Raises:
-            UserError: the image or the label cannot be used, see `umdseg.data.io.nifti`.
+            UserError: the image or the label cannot be used, see `umdseg.data.io.nifti`; or the disk is full.
         """
-        folder = self._folder(scan, preprocessing, ids)
-        if not (folder / "grid.json").is_file():
+        with room_for(self.root):
+            folder = self._folder(scan, preprocessing, ids)
+            self._lease.hold(folder.name)
+        if folder.exists():
+            self.discard_damaged(folder, f"{scan.image} (subject {subject})")
+        if folder.exists():
+            touch(folder)
+        else:
             self._fill(folder, scan, subject, preprocessing, ids, allowed, others)
         return CachedScan(folder)
 
+    def discard_damaged(self, folder: Path, what: str, deep: bool = False) -> bool:
+        """Remove an entry that is not whole, and say so.
+
+        Args:
+            folder: the entry.
+            what: named in the notice.
+            deep: compare the contents too.
+
+        Returns:
+            Whether the entry is gone.
+        """
+        if damage(folder, deep) is None:
+            return False
+        with guard(self.root):
+            # another process may have replaced it meanwhile
+            wrong = damage(folder, deep)
+            if wrong is None or not folder.exists():
+                return True
+            remove(self.root, folder)
+        print(f"prepared scan of {what} is damaged ({wrong}): prepared again", file=sys.stderr, flush=True)
+        return True
+
     def _folder(self, scan: Scan, preprocessing: Preprocessing, ids: Sequence[int]) -> Path:
-        image = file_hash(scan.image, self.cache_dir)
-        label = file_hash(scan.label, self.cache_dir) if scan.label else None
-        key = sha256_value([_VERSION, scan.modality, image, label, preprocessing.fingerprint(), list(ids)])
-        return cache_root(self.cache_dir) / "prepared" / key[:2] / key
+        image = file_hash(scan.image, self.root)
+        label = file_hash(scan.label, self.root) if scan.label else None
+        scan_key = [scan.modality, scan.units, image, label]
+        key = sha256_value([_VERSION, *scan_key, preprocessing.fingerprint(), list(ids)])
+        return self.root / PREPARED / key[:2] / key
 
     def _fill(
         self,
@@ -115,41 +111,42 @@ class PreparedCache:
         others: Sequence[Path],
     ) -> None:
         volume = read_image(scan.image, subject)
+        # without a place, which may be another when the verdicts are told again
+        findings = verdicts(volume, scan.modality, scan.units, "")
         prepared = prepare_image(volume, scan.modality, preprocessing)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{os.getpid()}-", dir=folder.parent))
+        array = None
+        if scan.label is not None:
+            grids = (read_grid(path, subject) for path in others)
+            label = read_label(scan.label, volume.grid, allowed, subject, grids)
+            array = prepare_label(label, ids, prepared.grid)[0].numpy()
+        entry = pack_entry(prepared.image[0].numpy(), array, prepared.grid, findings, folder.name)
+        with room_for(self.root, entry.size), self._building() as temporary:
+            write_entry(temporary, entry)
+            with guard(self.root):
+                # where another process was first, its content is the same
+                if damage(folder) is not None:
+                    self._publish(temporary, folder, entry.size)
+
+    @contextmanager
+    def _building(self) -> Iterator[Path]:
+        """A folder beside the entries that is swept away by the next process should this one be killed."""
+        with guard(self.root):
+            sweep(self.root)
+        name = uuid4().hex
+        self._lease.hold(name)
+        temporary = self.root / BUILDING / name
+        temporary.mkdir(parents=True)
         try:
-            np.save(temporary / "image.npy", prepared.image[0].numpy())
-            if scan.label is not None:
-                grids = (read_grid(path, subject) for path in others)
-                label = read_label(scan.label, volume.grid, allowed, subject, grids)
-                array = prepare_label(label, ids, prepared.grid)[0].numpy()
-                np.save(temporary / "label.npy", array)
-                found = {str(value): index for value, index in _indices(array, folder.name).items()}
-                np.savez(temporary / "foreground.npz", **found)  # type: ignore[arg-type]
-            told = {"shape": prepared.grid.shape, "affine": prepared.grid.affine.tolist()}
-            (temporary / "grid.json").write_text(json.dumps(told), encoding="utf-8")
-            _publish(temporary, folder)
+            yield temporary
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
-
-def _publish(temporary: Path, folder: Path) -> None:
-    try:
+    def _publish(self, temporary: Path, folder: Path, size: int) -> None:
+        if folder.exists():
+            remove(self.root, folder)
+        told = make_room(self.root, size, self.limit_gb)
+        if told and not self._told:
+            self._told = True
+            print(told, file=sys.stderr, flush=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         os.rename(temporary, folder)
-    except OSError:
-        # another process was first; its content is the same
-        if not (folder / "grid.json").is_file():
-            raise
-
-
-def _indices(label: NDArray[np.int16], key: str) -> dict[int, NDArray[np.int32]]:
-    """Per label value a random subset of its voxels, the same whenever the cache is filled again."""
-    found: dict[int, NDArray[np.int32]] = {}
-    for value in np.unique(label[label > 0]):
-        flat = np.flatnonzero(label == value)
-        if len(flat) > MAX_INDICES:
-            chosen = generator(0, "foreground", key, int(value)).choice(len(flat), MAX_INDICES, replace=False)
-            flat = flat[np.sort(chosen)]
-        found[int(value)] = np.stack(np.unravel_index(flat, label.shape), axis=1).astype(np.int32)
-    return found

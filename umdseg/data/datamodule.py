@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from umdseg.data.cache import CachedScan, PreparedCache
+from umdseg.data.cache import PreparedCache
 from umdseg.data.dataset import PairedDataset, few_shots
+from umdseg.data.fov import Reference
+from umdseg.data.intensity import heed
 from umdseg.data.io.nifti import read_grid, read_image, read_label
 from umdseg.data.options import DataOptions
+from umdseg.data.paired import PairedItem, PairedPatches, collate_pairs, lattice, needed
 from umdseg.data.patches import Patch, Window, read_on, window_grid
 from umdseg.data.preprocess import Prepared, Preprocessing, prepare_image, prepare_label
 from umdseg.data.sampler import EpochSampler, StepsDone
-from umdseg.data.training import Item, PatchDataset, ScanStore, collate, trainable
-from umdseg.errors import UserError
+from umdseg.data.scans import ScanStore
+from umdseg.data.store import CachedScan
+from umdseg.data.training import Draws, Item, PatchDataset, collate, trainable
+from umdseg.errors import UserError, unknown
 from umdseg.progress import track
 from umdseg.vocabulary import MODALITIES, Millimetres, Modality, Subject
+
+T = TypeVar("T")
 
 
 class PairedDataModule(LightningDataModule):
@@ -46,11 +55,22 @@ class PairedDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         options.validate()
-        self.dataset, self.options, self.preprocessing = dataset, options, preprocessing
+        self.dataset, self.preprocessing = dataset, preprocessing
         self.window, self.structures, self.seed = window, dataset.select(structures), seed
+        self.options = replace(options, structure_weights=self._weights(options.structure_weights))
         self._ids = [dataset.structures[name] for name in self.structures]
         self._allowed = list(dataset.structures.values())
-        self._scans = ScanStore(PreparedCache(options.cache_dir), preprocessing, self._ids, self._allowed)
+        self.reference = Reference(options.reference, preprocessing.spacing)
+        cache = PreparedCache(options.cache_dir, options.cache_gb)
+        self._scans = ScanStore(cache, preprocessing, self._ids, self._allowed)
+
+    def _weights(self, given: Mapping[str, float]) -> dict[str, float]:
+        """Sampling weights by the structures' names in the dataset."""
+        names = self.dataset.select(list(given)) if given else ()
+        odd = next((name for name in names if name not in self.structures), None)
+        if odd is not None:
+            raise unknown("trained structure", odd, self.structures, where="data.structure_weights")
+        return dict(zip(names, given.values(), strict=True))
 
     def training_subjects(self) -> list[Subject]:
         """Training subjects (the first `shots` of them) with at least one labelled scan to train on.
@@ -87,9 +107,22 @@ class PairedDataModule(LightningDataModule):
         """Fill the cache (one process of a node; the others find it filled)."""
         for text in self.untrained():
             print(text, file=sys.stderr, flush=True)
-        scans = [(s, m) for s in self.training_subjects() for m in self.training_modalities(s)]
+        scans = [(s, m) for s in self.training_subjects() for m in self._prepared(s)]
         for subject, modality in track(scans, "prepare scans", "scan"):
-            self.cached(subject, modality)
+            findings = self.cached(subject, modality).findings
+            heed(findings, subject.scans[modality], subject, self.options.bad_intensity)
+
+    def _prepared(self, subject: Subject) -> list[Modality]:
+        """The scans of a training subject that patches are read from."""
+        if self.options.paired:
+            return needed(subject, self._fused(), self.reference)
+        return list(self.training_modalities(subject))
+
+    def _fused(self) -> tuple[Modality, ...]:
+        """Modalities of a paired sample: those trained on which any training subject has."""
+        weights, subjects = self.options.train_modalities, self.training_subjects()
+        held = {m for subject in subjects for m in subject.scans}
+        return tuple(m for m in MODALITIES if m in held and weights.get(m, 0) > 0)
 
     def untrained(self) -> list[str]:
         """One plain sentence for each wanted modality that nobody can be trained on, and why."""
@@ -102,17 +135,21 @@ class PairedDataModule(LightningDataModule):
             for m, what in held.items()
         ]
 
-    def train_dataloader(self) -> DataLoader[Item]:
-        """Batches of patches; see `PatchDataset` for what is drawn."""
-        subjects = self.training_subjects()
-        patches = PatchDataset(subjects, self._scans, self.options, self.window, self.seed)
+    def train_dataloader(self) -> DataLoader[Item] | DataLoader[PairedItem]:
+        """Batches of patches; see `PatchDataset` and `PairedPatches` for what is drawn."""
+        drawn = (self.training_subjects(), self._scans, self.options, self.window, self.structures, self.seed)
+        if self.options.paired:
+            return self._loader(PairedPatches(self._fused(), self.reference, *drawn), collate_pairs)
+        return self._loader(PatchDataset(*drawn), collate)
+
+    def _loader(self, patches: Draws[T], gather: Callable[..., object]) -> DataLoader[T]:
         return DataLoader(
             patches,
             batch_size=self.options.batch_size,
             sampler=EpochSampler(patches, len(patches), self._steps_done),
             num_workers=self.options.workers,
             persistent_workers=self.options.workers > 0,
-            collate_fn=partial(collate, structures=self.structures),
+            collate_fn=partial(gather, structures=self.structures),
         )
 
     def _steps_done(self) -> StepsDone | None:
@@ -141,7 +178,7 @@ class PairedDataModule(LightningDataModule):
     def paired_patch(self, subject: Subject, centre_mm: Millimetres) -> dict[Modality, Patch]:
         """One window of the same millimetres in every modality the subject has.
 
-        The window lies on the lattice of the reference modality, so that one is read as it is; the
+        The window lies on the lattice of the reference grid, so that one is read as it is; the
         others are resampled onto it. All share one affine.
 
         Args:
@@ -149,7 +186,7 @@ class PairedDataModule(LightningDataModule):
             centre_mm: patient millimetres (RAS+); the window's centre is within half a voxel of it.
         """
         scans = {modality: self.cached(subject, modality) for modality in subject.scans}
-        target = window_grid(scans[subject.reference()].grid, centre_mm, self.window)
+        target = window_grid(lattice(subject, scans, self.reference), centre_mm, self.window)
         return {modality: read_on(scan, target) for modality, scan in scans.items()}
 
     def _whole(self, subject: Subject, modality: Modality) -> tuple[Prepared, torch.Tensor | None]:

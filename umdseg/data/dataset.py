@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 from umdseg.anatomy import canonical
-from umdseg.data.hashes import file_hash
+from umdseg.data.hashes import cache_root, file_hash
 from umdseg.data.options import refuse_repeats
 from umdseg.errors import UserError, unknown
 from umdseg.files import sha256_value
@@ -45,11 +45,11 @@ class PairedDataset:
         chosen = [s for s in self.subjects if split in ("all", s.split)]
         if not chosen:
             held = ", ".join(sorted({s.split or "(none)" for s in self.subjects}))
-            expected = f"a split that holds subjects ({held}), or data.split=all"
+            expected = f"a split that holds subjects ({held}), data.split=all, or data.folds=5"
             if split == "train":
                 # what is trained on cannot be chosen, so another split is no way out
                 expected = f"training subjects (there are: {held}); "
-                expected += "fill the `split` column of the manifest (train|val|test)"
+                expected += "fill the `split` column of the manifest (train|val|test), or data.folds=5"
             raise UserError(
                 f"no subject of dataset '{self.name}' is in split '{split}'",
                 where=None if split == "train" else "data.split",
@@ -103,7 +103,10 @@ class PairedDataset:
     def _hashed(self, path: Path | None, cache_dir: str | Path | None) -> list[str] | None:
         if path is None:
             return None
-        relative = Path(os.path.relpath(path, self.root or self._common())).as_posix()
+        root = self.root or self._common()
+        made = path.is_relative_to(cache_root(cache_dir)) and not path.is_relative_to(root)
+        # where the cache lies says nothing about the data
+        relative = path.name if made else Path(os.path.relpath(path, root)).as_posix()
         return [relative, file_hash(path, cache_dir)]
 
     def _common(self) -> str:
@@ -113,7 +116,10 @@ class PairedDataset:
 
 
 def few_shots(subjects: Sequence[Subject], shots: int | None, seed: int) -> list[Subject]:
-    """The first `shots` subjects of a seeded order; fewer shots are a subset of more."""
+    """The first `shots` subjects of a seeded order; fewer shots are a subset of more.
+
+    The order is one for the whole dataset, so the shots of two folds differ only by whom the folds test.
+    """
     if shots is None:
         return list(subjects)
     return sorted(subjects, key=lambda s: derive(seed, "shots", s.id))[:shots]

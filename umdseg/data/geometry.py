@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+# affines of one place differ by rounding in their files; grids closer than this are one grid
+GRID_TOLERANCE_MM = 0.1
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,23 @@ class Grid:
         """(N, 3) patient millimetres -> (N, 3) fractional voxel indices."""
         return (np.asarray(world) - self.affine[:3, 3]) @ np.linalg.inv(self.affine[:3, :3]).T
 
-    def same_as(self, other: Grid, tolerance_mm: float = 0.1) -> bool:
+    def same_as(self, other: Grid, tolerance_mm: float = GRID_TOLERANCE_MM) -> bool:
         """Whether every corner voxel of both grids lies at the same place within `tolerance_mm`."""
         if self.shape != other.shape:
             return False
         corners = self.corners()
         distance = self.to_world(corners) - other.to_world(corners)
         return bool(np.abs(distance).max() <= tolerance_mm)
+
+    def within(self, whole: Grid) -> tuple[slice, slice, slice] | None:
+        """Where this grid lies in another one's array; None unless it is a part of that lattice."""
+        start = np.round(whole.to_index(self.affine[None, :3, 3])[0]).astype(int)
+        stop = start + self.shape
+        if (start < 0).any() or (stop > whole.shape).any():
+            return None
+        x, y, z = (slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+        part = whole.crop((x.start, y.start, z.start), (x.stop, y.stop, z.stop))
+        return (x, y, z) if part.same_as(self) else None
 
     def corners(self) -> Array:
         """(8, 3) indices of the corner voxels."""

@@ -5,190 +5,132 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from umdseg.data.dataset import PairedDataset
+from umdseg.data.rows import COLUMNS, HEADER, PATIENT, Row, read_rows
 from umdseg.data.structures import read_structures, structures_text
-from umdseg.errors import UserError, nearest, unknown
+from umdseg.errors import UserError
 from umdseg.files import write_text
-from umdseg.vocabulary import MODALITIES, UNITS, Modality, Scan, Subject, Units
+from umdseg.vocabulary import Modality, Scan, Subject
 
-COLUMNS = ("subject", "modality", "image", "label", "units", "tracer_or_sequence", "split", "site")
-REQUIRED = COLUMNS[:3]
-_HEADER = ",".join(COLUMNS)
-SPLITS = ("train", "val", "test", "")
-_SPELT: dict[str, Units] = {"hu": "HU", "suv": "SUV", "suvbw": "SUV", "a.u.": "a.u.", "au": "a.u."}
+__all__ = ["COLUMNS", "ManifestError", "read_manifest", "write_manifest"]
+
+_SHOWN = 10
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the CSV, read and checked."""
+class ManifestError(UserError):
+    """Several mistakes in one manifest.
 
-    line: int
-    subject: str
-    scan: Scan
-    split: str
-    site: str
+    Args:
+        path: the manifest.
+        errors: what is wrong, at least two.
+        rest: what is right in it.
+    """
+
+    def __init__(self, path: Path, errors: Sequence[UserError], rest: PairedDataset) -> None:
+        self.errors, self.rest = tuple(errors), rest
+        lines = [_line(error, path) for error in errors[:_SHOWN]]
+        if len(errors) > _SHOWN:
+            lines.append(f"... and {len(errors) - _SHOWN} more")
+        what = "\n    ".join([f"the manifest has {len(errors)} mistakes", *lines])
+        expected = {error.expected for error in errors}
+        told = expected.pop() if len(expected) == 1 else f"one row per scan: {HEADER}"
+        super().__init__(what, where=path, expected=told)
 
 
 def read_manifest(path: Path | str, structures_file: Path | str | None = None) -> PairedDataset:
     """Read a manifest.
 
     Args:
-        path: CSV with the columns of `COLUMNS` (subject, modality and image are required). Comma,
-            semicolon or tab; UTF-8 with or without a byte order mark. Paths are relative to the CSV.
+        path: CSV with the columns of `COLUMNS` (subject, modality and image are required; `patient` may
+            follow, where several subjects are studies of one person). Comma, semicolon or tab; UTF-8
+            with or without a byte order mark. Paths are absolute, or relative to the CSV and below it.
         structures_file: YAML `structures: {liver: 1, ...}`; None means `<CSV stem>.yaml` beside the CSV.
 
     Returns:
         The dataset, named like the CSV's stem unless the YAML has `name`.
 
     Raises:
+        ManifestError: several mistakes.
         UserError: naming file, line and subject.
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise UserError("manifest is missing", where=path, expected=f"a CSV with the columns {_HEADER}")
-    rows = [_row(path, line, cells) for line, cells in _cells(path)]
-    beside = Path(structures_file).expanduser() if structures_file else path.with_suffix(".yaml")
+        raise UserError("manifest is missing", where=path, expected=f"a CSV with the columns {HEADER}")
+    rows, errors = read_rows(path)
     name, structures = path.stem, dict[str, int]()
+    beside = Path(structures_file).expanduser() if structures_file else path.with_suffix(".yaml")
     if beside.is_file() or structures_file or any(row.scan.label for row in rows):
-        name, structures = read_structures(beside, default_name=path.stem)
-    subjects = _subjects(path, rows, name)
-    return PairedDataset(name, subjects, structures, path.parent)
+        try:
+            name, structures = read_structures(beside, default_name=path.stem)
+        except UserError as error:
+            errors.append(error)
+    dataset = PairedDataset(name, _subjects(path, rows, name, errors), structures, path.parent)
+    if len(errors) > 1:
+        raise ManifestError(path, errors, dataset)
+    if errors:
+        raise errors[0]
+    return dataset
 
 
 def write_manifest(dataset: PairedDataset, path: Path | str) -> None:
-    """Write a dataset as CSV, and its structures as YAML beside it; paths are relative to the CSV."""
+    """Write a dataset as CSV, and its structures as YAML beside it.
+
+    Paths below the CSV's folder are written relative to it, others absolute.
+    """
     path = Path(path)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    patients = any(subject.patient for subject in dataset.subjects)
+    writer.writerow([*COLUMNS, PATIENT] if patients else COLUMNS)
     for subject in dataset.subjects:
         for scan in subject.scans.values():
-            image, label = (_relative(p, path.parent) for p in (scan.image, scan.label))
-            told = (scan.units, scan.tracer_or_sequence or "", subject.split, subject.site)
+            image, label = (_written(p, path.parent) for p in (scan.image, scan.label))
+            told = [scan.units, scan.tracer_or_sequence or "", subject.split, subject.site]
+            told += [subject.patient] if patients else []
             writer.writerow([subject.id, scan.modality, image, label, *told])
+    # the CSV last: a manifest without its structures is not read
+    if dataset.structures:
+        write_text(path.with_suffix(".yaml"), structures_text(dataset.name, dataset.structures))
     write_text(path, text.getvalue())
-    write_text(path.with_suffix(".yaml"), structures_text(dataset.name, dataset.structures))
 
 
-def _relative(path: Path | None, folder: Path) -> str:
-    return Path(os.path.relpath(path, folder)).as_posix() if path else ""
+def _written(path: Path | None, folder: Path) -> str:
+    if path is None:
+        return ""
+    relative = Path(os.path.relpath(path, folder))
+    return Path(os.path.abspath(path) if relative.parts[0] == os.pardir else relative).as_posix()
 
 
-def _cells(path: Path) -> list[tuple[int, dict[str, str]]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        expected = "a CSV saved as UTF-8"
-        raise UserError(f"manifest is not UTF-8 text: {error}", where=path, expected=expected) from error
-    first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    header: list[str] = []
-    found = []
-    for cells in reader:
-        stripped = [cell.strip() for cell in cells]
-        if not any(stripped):
-            continue
-        if not header:
-            header = [name.lower() for name in stripped]
-            _check_header(path, header)
-            continue
-        if len(stripped) > len(header):
-            where = f"{path}, line {reader.line_num}"
-            raise UserError(f"line has {len(stripped)} cells", where=where, expected=f"{len(header)} cells")
-        found.append((reader.line_num, dict(zip(header, stripped, strict=False))))
-    if not found:
-        raise UserError("manifest has no rows", where=path, expected="one row per scan: " + _HEADER)
-    return found
+def _line(error: UserError, path: Path) -> str:
+    where = str(error.where or "").replace(f"{path}, ", "")
+    near = f" (did you mean {error.nearest}?)" if error.nearest else ""
+    return f"{where}: {error.what}{near}"
 
 
-def _check_header(path: Path, header: Sequence[str]) -> None:
-    for name in header:
-        if name not in COLUMNS:
-            alike = nearest(name, COLUMNS)
-            raise UserError(
-                f"unknown column '{name}'", where=f"{path}, header", expected=_HEADER, nearest=alike
-            )
-    missing = [name for name in REQUIRED if name not in header]
-    if missing or len(set(header)) < len(header):
-        what = f"column '{missing[0]}' is missing" if missing else "a column appears twice"
-        raise UserError(what, where=f"{path}, header", expected=_HEADER)
-
-
-def _row(path: Path, line: int, cells: Mapping[str, str]) -> Row:
-    where = f"{path}, line {line}"
-    for name in REQUIRED:
-        if not cells.get(name):
-            expected = "subject, modality and image in every row"
-            raise UserError(f"'{name}' is empty", where=where, expected=expected)
-    subject, modality = cells["subject"], cells["modality"].lower()
-    where = f"{where} (subject {subject})"
-    if set(subject) & set("/\\") or subject in (".", ".."):
-        # results are filed under the subject's name
-        raise UserError(f"subject '{subject}' cannot be a folder's name", where=where, expected="no / or \\")
-    if modality not in MODALITIES:
-        raise unknown("modality", cells["modality"], MODALITIES, where=where)
-    split = cells.get("split", "").lower()
-    if split not in SPLITS:
-        raise unknown("split", cells["split"], SPLITS[:3], where=where)
-    scan = Scan(
-        image=_file(path, cells["image"], "image", subject, line),
-        modality=modality,
-        units=_units(cells.get("units", ""), modality, where),
-        label=_file(path, cells["label"], "label", subject, line) if cells.get("label") else None,
-        tracer_or_sequence=cells.get("tracer_or_sequence") or None,
-    )
-    return Row(line, subject, scan, split, cells.get("site", ""))
-
-
-def _file(manifest: Path, cell: str, kind: str, subject: str, line: int) -> Path:
-    path = manifest.parent / Path(cell).expanduser()
-    if not path.is_file():
-        raise UserError(
-            f"{kind} of subject {subject} is missing: {path}",
-            where=f"{manifest}, line {line}",
-            expected="an existing file (paths are relative to the CSV)",
-        )
-    return path
-
-
-def _units(cell: str, modality: Modality, where: str) -> Units:
-    wanted = UNITS[modality]
-    if cell and _SPELT.get(cell.lower()) != wanted:
-        expected = f"{wanted}; convert the image first"
-        raise UserError(f"units '{cell}' for {modality}", where=where, expected=expected)
-    return wanted
-
-
-def _subjects(path: Path, rows: Sequence[Row], dataset: str) -> tuple[Subject, ...]:
+def _subjects(path: Path, rows: Sequence[Row], dataset: str, errors: list[UserError]) -> tuple[Subject, ...]:
     grouped: dict[str, list[Row]] = {}
     for row in rows:
         grouped.setdefault(row.subject, []).append(row)
-    return tuple(_subject(path, name, own, dataset) for name, own in grouped.items())
+    return tuple(_subject(path, name, own, dataset, errors) for name, own in grouped.items())
 
 
-def _subject(path: Path, name: str, rows: Sequence[Row], dataset: str) -> Subject:
+def _subject(path: Path, name: str, rows: Sequence[Row], dataset: str, errors: list[UserError]) -> Subject:
     scans: dict[Modality, Scan] = {}
     lines: dict[Modality, int] = {}
     for row in rows:
-        where = f"{path}, lines {rows[0].line} and {row.line}"
         if row.split != rows[0].split:
-            raise UserError(
-                f"subject {name} is in two splits: '{rows[0].split}' and '{row.split}'",
-                where=where,
-                expected="all scans of a subject in one split",
-            )
+            what = f"subject {name} is in two splits: '{rows[0].split}' and '{row.split}'"
+            where = f"{path}, lines {rows[0].line} and {row.line}"
+            errors.append(UserError(what, where=where, expected="all scans of a subject in one split"))
         modality = row.scan.modality
         if modality in scans:
-            raise UserError(
-                f"subject {name} has two {modality} scans",
-                where=f"{path}, lines {lines[modality]} and {row.line}",
-                expected="one scan per subject and modality",
-            )
+            what = f"subject {name} has two {modality} scans"
+            where = f"{path}, lines {lines[modality]} and {row.line}"
+            errors.append(UserError(what, where=where, expected="one scan per subject and modality"))
+            continue
         scans[modality], lines[modality] = row.scan, row.line
-    site = next((row.site for row in rows if row.site), "")
-    return Subject(name, scans, rows[0].split, site, dataset)
+    site, patient = (next((v for row in rows if (v := getattr(row, key))), "") for key in ("site", "patient"))
+    return Subject(name, scans, rows[0].split, site, dataset, patient)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from umdseg.data.cache import CachedScan
 from umdseg.data.geometry import Grid, resample
+from umdseg.data.store import CachedScan, Sliceable
 
 Window = tuple[int, int, int]
 Patch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -32,17 +33,31 @@ def sample(scan: CachedScan, window: Window, rng: np.random.Generator, value: in
     indices = scan.foreground.get(value) if value is not None else None
     voxel = None if indices is None else indices[int(rng.integers(len(indices)))]
     start = place(scan.grid.shape, window, voxel, rng)
-    image, label = read(scan.image(), start, window), read(scan.label(), start, window)
+    image, label = read(scan.image, start, window), read(scan.label, start, window).astype(np.int16)
     stop = (start[0] + window[0], start[1] + window[1], start[2] + window[2])
     affine = torch.from_numpy(scan.grid.crop(start, stop).affine.astype(np.float32))
     return torch.from_numpy(image)[None], torch.from_numpy(label)[None], affine
 
 
-def pick_value(scan: CachedScan, rng: np.random.Generator, foreground: float) -> int | None:
-    """With probability `foreground` one of the structures present, all alike; else None (anywhere)."""
+def pick_value(
+    scan: CachedScan, rng: np.random.Generator, foreground: float, weights: Mapping[int, float] | None = None
+) -> int | None:
+    """With probability `foreground` one of the structures present; else None (anywhere).
+
+    Args:
+        scan: prepared scan with a label.
+        rng: decides everything.
+        foreground: share of patches placed on a structure.
+        weights: label value -> how often it is drawn against one of weight 1, 0 for never; None, or a
+            value that is not named: 1.
+    """
     inside = bool(rng.random() < foreground)
-    present = sorted(scan.foreground)
-    return int(rng.choice(present)) if inside and present else None
+    share = {value: (weights or {}).get(value, 1.0) for value in sorted(scan.foreground)}
+    present = [value for value, weight in share.items() if weight > 0]
+    if not inside or not present:
+        return None
+    chances = np.array([share[value] for value in present]) if weights else None
+    return int(rng.choice(present, p=None if chances is None else chances / chances.sum()))
 
 
 def place(
@@ -59,14 +74,16 @@ def place(
     return start[0], start[1], start[2]
 
 
-def read(array: NDArray[Any], start: tuple[int, int, int], window: Window) -> NDArray[Any]:
-    """Copy a window out of a (memory-mapped) array; 0 where it reaches outside."""
-    patch = np.zeros(window, dtype=array.dtype)
+def read(array: Sliceable, start: tuple[int, int, int], window: Window) -> NDArray[Any]:
+    """Copy a window out of an array on disk; 0 where it reaches outside."""
     source, target = [], []
     for first, length, size in zip(start, window, array.shape, strict=True):
         low, high = max(first, 0), min(first + length, size)
         source.append(slice(low, max(high, low)))
         target.append(slice(low - first, max(high, low) - first))
+    if all(s.stop - s.start == length for s, length in zip(source, window, strict=True)):
+        return array[tuple(source)]
+    patch = np.zeros(window, dtype=array.dtype)
     # a window wholly outside leaves an empty slice on one side
     if all(s.start < s.stop for s in source):
         patch[tuple(target)] = array[tuple(source)]
@@ -87,6 +104,12 @@ def read_on(scan: CachedScan, target: Grid) -> Patch:
     Returns:
         As `sample`; the label is all 0 where the scan has none.
     """
+    affine = torch.from_numpy(target.affine.astype(np.float32))
+    first = _whole_offset(scan.grid, target)
+    if first is not None:
+        image = torch.from_numpy(read(scan.image, first, target.shape))[None]
+        stored = read(scan.label, first, target.shape) if scan.has_label else np.zeros(target.shape)
+        return image, torch.from_numpy(stored.astype(np.int16))[None], affine
     near = scan.grid.to_index(target.to_world(target.corners()))
     low = np.floor(near.min(axis=0)).astype(int) - 1
     high = np.ceil(near.max(axis=0)).astype(int) + 2
@@ -96,7 +119,19 @@ def read_on(scan: CachedScan, target: Grid) -> Patch:
     start = (int(low[0]), int(low[1]), int(low[2]))
     size = (int(high[0] - low[0]), int(high[1] - low[1]), int(high[2] - low[2]))
     source = scan.grid.crop(start, (int(high[0]), int(high[1]), int(high[2])))
-    image = resample(torch.from_numpy(read(scan.image(), start, size))[None], source, target, outside=0.0)
-    stored = read(scan.label(), start, size) if scan.has_label else np.zeros(size, dtype=np.int16)
-    label = resample(torch.from_numpy(stored)[None], source, target, mode="nearest", outside=0.0)
-    return image, label, torch.from_numpy(target.affine.astype(np.float32))
+    image = resample(torch.from_numpy(read(scan.image, start, size))[None], source, target, outside=0.0)
+    stored = read(scan.label, start, size) if scan.has_label else np.zeros(size)
+    label = resample(
+        torch.from_numpy(stored.astype(np.int16))[None], source, target, mode="nearest", outside=0.0
+    )
+    return image, label, affine
+
+
+def _whole_offset(grid: Grid, target: Grid) -> tuple[int, int, int] | None:
+    """Index in `grid` of the first voxel of `target` if both lie on one lattice, else None."""
+    index = grid.to_index(target.to_world(target.corners()))
+    first = np.round(index[0]).astype(int)
+    # the allowance is float noise in the affine, in voxels
+    if np.abs(index - first - target.corners()).max() > 1e-3:
+        return None
+    return int(first[0]), int(first[1]), int(first[2])

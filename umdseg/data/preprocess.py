@@ -9,12 +9,14 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
-from umdseg.data.geometry import Grid, Volume, canonical_grid, resample
+from umdseg.data.geometry import Grid, Volume, canonical_grid
+from umdseg.data.resampling import resample_image, resample_labels
 from umdseg.errors import UserError
 from umdseg.files import sha256_value
 from umdseg.vocabulary import Modality
 
-_VERSION = 1
+# raised whenever the same numbers give another result
+_VERSION = 2
 
 
 class IntensityLike(Protocol):
@@ -113,8 +115,7 @@ def prepare_image(volume: Volume, modality: str, p: Preprocessing) -> Prepared:
         known = ", ".join(p.intensity)
         raise UserError(f"the model's card says nothing about {modality}", expected=f"one of {known}")
     grid = canonical_grid(volume.grid, p.spacing)
-    array = np.ascontiguousarray(volume.array, dtype=np.float32)
-    image = resample(torch.from_numpy(array)[None], volume.grid, grid)
+    image = torch.from_numpy(resample_image(volume, grid))[None]
     if p.crop is not None and p.crop.stage == "before":
         image, grid = _crop(image, grid, p.crop)
     image = scale_intensity(image, chosen)
@@ -124,7 +125,7 @@ def prepare_image(volume: Volume, modality: str, p: Preprocessing) -> Prepared:
 
 
 def prepare_label(volume: Volume, ids: Sequence[int], grid: Grid) -> torch.Tensor:
-    """Bring a label map onto a prepared scan's grid, nearest neighbour.
+    """Bring a label map onto a prepared scan's grid, see `umdseg.data.resampling.resample_labels`.
 
     Args:
         volume: label map (X, Y, Z), whole numbers.
@@ -137,8 +138,8 @@ def prepare_label(volume: Volume, ids: Sequence[int], grid: Grid) -> torch.Tenso
     table = np.zeros(max([int(volume.array.max()), *ids, 0]) + 1, dtype=np.int16)
     for position, number in enumerate(ids):
         table[number] = position + 1
-    mapped = torch.from_numpy(table[volume.array.astype(np.int64)])
-    return resample(mapped[None], volume.grid, grid, mode="nearest", outside=0.0)
+    mapped = Volume(table[volume.array.astype(np.int64)], volume.grid)
+    return torch.from_numpy(resample_labels(mapped, grid))[None]
 
 
 def scale_intensity(image: torch.Tensor, intensity: IntensityLike) -> torch.Tensor:

@@ -21,16 +21,16 @@ def read_structures(path: Path | str, default_name: str = "") -> tuple[str, dict
         The dataset's name, and canonical structure name -> id.
 
     Raises:
-        UserError: missing or malformed file, unknown structure, an id that is used twice or is not a
-            positive whole number.
+        UserError: missing or malformed file, a name that stands twice, unknown structure, an id that is
+            used twice or is not a positive whole number.
     """
     path = Path(path)
     if not path.is_file():
         what = "the file naming the structures of the labels is missing"
         raise UserError(what, where=path, expected=f"YAML: {_FORM}")
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content: Any = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"not readable as YAML: {error}", where=path, expected=_FORM) from error
     given = content.get("structures") if isinstance(content, Mapping) else None
     if not isinstance(given, Mapping) or not given:
@@ -48,6 +48,17 @@ def read_structures(path: Path | str, default_name: str = "") -> tuple[str, dict
 def structures_text(name: str, structures: Mapping[str, int]) -> str:
     """The YAML for a dataset's name and structures, as `read_structures` reads it."""
     return yaml.safe_dump({"name": name, "structures": dict(structures)}, sort_keys=False)
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice; YAML's own loader keeps the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        twice = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"'{twice}' stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def _add(structures: dict[str, int], name: str, number: int, where: str) -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from umdseg.data.augment import vary_intensity
-from umdseg.data.cache import CachedScan, PreparedCache
 from umdseg.data.options import DataOptions
 from umdseg.data.patches import Window, pick_value, sample
-from umdseg.data.preprocess import Preprocessing
+from umdseg.data.scans import READ_ERRORS, ScanStore
 from umdseg.seeds import generator
 from umdseg.vocabulary import Batch, Modality, Subject
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,74 +31,79 @@ class Item:
     modality: str
     subject: str
     tracer: str
+    asked: str
 
 
-@dataclass(frozen=True)
-class ScanStore:
-    """Prepared scans for one preprocessing and one list of structures.
+class Draws(Dataset[T], Generic[T]):
+    """Training samples, each drawn from the seed and its number alone; item n is the same whoever draws it.
 
-    Attributes:
-        cache: where they lie.
-        preprocessing: the card's numbers.
-        ids: label ids that become 1, 2, ... in this order.
-        allowed: all ids a label may hold.
-    """
-
-    cache: PreparedCache
-    preprocessing: Preprocessing
-    ids: Sequence[int]
-    allowed: Sequence[int]
-
-    def get(self, subject: Subject, modality: Modality) -> CachedScan:
-        """One prepared scan, prepared now if the cache has none."""
-        scan = subject.scans[modality]
-        others = subject.other_images(modality)
-        return self.cache.get(scan, subject.id, self.preprocessing, self.ids, self.allowed, others)
-
-
-class PatchDataset(Dataset[Item]):
-    """Patches of the training subjects; item n is always the same patch, whoever draws it.
-
-    Drawn in turn, each from the seed and n alone: a subject, one of its modalities by weight, a
-    structure present in that scan (or none: a patch anywhere), one voxel of it, the window around it.
-    n may exceed the length: `EpochSampler` counts on through the epochs.
+    n may exceed the length: `EpochSampler` counts on through the epochs. A prepared scan found damaged
+    while it is read is prepared again.
 
     Args:
-        subjects: each with at least one scan to train on.
+        subjects: each with at least one labelled scan to train on.
         scans: their prepared scans.
-        options: modality weights, foreground share, augmentation, length.
+        options: weights, foreground share, augmentation, length.
         window: (X, Y, Z) voxels of a patch.
+        structures: what label values 1, 2, ... stand for.
         seed: the run's seed.
     """
 
     def __init__(
-        self, subjects: Sequence[Subject], scans: ScanStore, options: DataOptions, window: Window, seed: int
+        self,
+        subjects: Sequence[Subject],
+        scans: ScanStore,
+        options: DataOptions,
+        window: Window,
+        structures: Sequence[str],
+        seed: int,
     ) -> None:
         self.subjects, self.scans, self.options = list(subjects), scans, options
-        self.window, self.seed = window, seed
-        self._open: dict[tuple[str, Modality], CachedScan] = {}
+        self.window, self.structures, self.seed = window, tuple(structures), seed
+        named = options.structure_weights
+        self.weights = {i + 1: named[name] for i, name in enumerate(structures) if name in named}
 
     def __len__(self) -> int:
         return self.options.patches_per_epoch
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, index: int) -> T:
+        try:
+            return self.draw(index)
+        except READ_ERRORS:
+            if not self.scans.mend():
+                raise
+            return self.draw(index)
+
+    @abstractmethod
+    def draw(self, index: int) -> T:
+        """The sample of this number."""
+
+    def name(self, value: int | None) -> str:
+        """The structure a label value stands for, "" for None."""
+        return "" if value is None else self.structures[value - 1]
+
+
+class PatchDataset(Draws[Item]):
+    """Patches of one scan each.
+
+    Drawn in turn: a subject, one of its modalities by weight, a structure present in that scan by weight
+    (or none: a patch anywhere), one voxel of it, the window around it.
+    """
+
+    def draw(self, index: int) -> Item:
+        """The patch of this number."""
         rng = generator(self.seed, "patch", index)
         subject = self.subjects[int(rng.integers(len(self.subjects)))]
         weights = trainable(subject, self.options.train_modalities)
         share = np.array(list(weights.values())) / sum(weights.values())
         modality = list(weights)[int(rng.choice(len(share), p=share))]
-        scan = self._scan(subject, modality)
-        image, label, affine = sample(scan, self.window, rng, pick_value(scan, rng, self.options.foreground))
+        scan = self.scans.get(subject, modality)
+        value = pick_value(scan, rng, self.options.foreground, self.weights)
+        image, label, affine = sample(scan, self.window, rng, value)
         if self.options.augment:
             image = vary_intensity(image, rng)
         tracer = subject.scans[modality].tracer_or_sequence or ""
-        return Item(image, label, affine, modality, subject.id, tracer)
-
-    def _scan(self, subject: Subject, modality: Modality) -> CachedScan:
-        key = (subject.id, modality)
-        if key not in self._open:
-            self._open[key] = self.scans.get(subject, modality)
-        return self._open[key]
+        return Item(image, label, affine, modality, subject.id, tracer, self.name(value))
 
 
 def trainable(subject: Subject, weights: Mapping[str, float]) -> dict[Modality, float]:
@@ -114,4 +122,5 @@ def collate(items: Sequence[Item], structures: tuple[str, ...]) -> Batch:
         subject=[item.subject for item in items],
         tracer=[item.tracer for item in items],
         structures=structures,
+        asked=[item.asked for item in items],
     )

@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umdseg.data.dataset import PairedDataset
+from umdseg.data.fov import ON_CT, Reference
 from umdseg.data.geometry import Volume
 from umdseg.data.io.nifti import read_image
 from umdseg.evaluation.cases import case_table
 from umdseg.evaluation.intensity import IntensityClassifier, fit_intensity
 from umdseg.evaluation.options import EvaluationOptions
-from umdseg.evaluation.references import Click, first_clicks, mask_on, read_references
+from umdseg.evaluation.references import Click, mask_on
 from umdseg.evaluation.rows import run_head, scan_head
-from umdseg.metrics import score_masks
+from umdseg.evaluation.targets import Truth
 from umdseg.progress import track
 from umdseg.vocabulary import MODALITIES, Modality, Subject
 
@@ -64,6 +65,7 @@ def evaluate_baselines(
     seed: int = 0,
     fold: int | None = None,
     shots: int | None = None,
+    reference: Reference = ON_CT,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Case table of the baselines named in `options.baselines`.
@@ -83,26 +85,25 @@ def evaluate_baselines(
     run = {**run_head(dataset, seed, fold, shots), "adapter": "none", "fusion": "none"}
     rows: list[dict[str, Any]] = []
     for subject in track(subjects, "evaluate baselines", "subject", progress) if options.baselines else ():
-        references = read_references(subject, dataset)
-        clicks = first_clicks(references, subject.reference(), {n: dataset.structures[n] for n in names})
+        truth = Truth.read(subject, dataset, reference)
+        clicks = truth.clicks({n: dataset.structures[n] for n in names})
         for modality in modalities:
-            if modality not in references:
+            if modality not in truth.labels:
                 continue
             head = scan_head(run, subject, modality)
             image = read_image(subject.scans[modality].image, subject.id)
-            reference = references[modality]
+            targets = truth.targets(modality, options.score_grids)
             for predicted in _predictions(
                 classifier, options.baselines, image, modality, names, clicks, prompts
             ):
                 name, mask = predicted.pop("structure"), predicted.pop("mask")
-                row = {**head, **predicted, "structure": name}
-                if mask is None:
-                    rows.append({**row, "status": "class_unknown"})
-                    continue
-                truth, grid = reference.array == dataset.structures[name], reference.grid
-                mask = mask_on(mask, image.grid, grid)
-                scores = score_masks(truth, mask, grid.spacing, options.metrics, options.tolerance_mm)
-                rows.append({**row, **scores})
+                for target in targets:
+                    row = {**head, **predicted, "structure": name, "score_grid": target.name}
+                    if mask is None:
+                        rows.append({**row, "status": "class_unknown"})
+                        continue
+                    moved = mask_on(mask, image.grid, target.grid)
+                    rows.append({**row, **target.scores(dataset.structures[name], moved, options)})
     return case_table(rows)
 
 

@@ -11,10 +11,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from umdseg.adapters import disable
 from umdseg.backbones.base import Backbone
 from umdseg.data.dataset import PairedDataset
+from umdseg.data.fov import ON_CT, Reference
 from umdseg.evaluation.cases import case_table, merge, merge_parts, read_cases, write_cases, write_part
 from umdseg.evaluation.gap import gap
 from umdseg.evaluation.options import EvaluationOptions
 from umdseg.evaluation.protocol import evaluate
+from umdseg.evaluation.scans import SCANS, merge_scans, part_of
 from umdseg.evaluation.summary import summarise
 from umdseg.vocabulary import MODALITIES, Modality, PromptKind, Stage, Subject
 
@@ -49,6 +51,8 @@ class EvaluationCallback(Callback):
         save_predictions: write predictions (pruning them to the pictured subjects is the caller's).
         backbone: finds the backbone in the LightningModule.
         zero_shot: False skips the evaluation before fitting.
+        reference: the reference grid, for first clicks and common scores.
+        bad_intensity: refuse stops at a scan whose values cannot be what its units say; warn goes on.
     """
 
     def __init__(
@@ -70,11 +74,14 @@ class EvaluationCallback(Callback):
         save_predictions: bool = True,
         backbone: Callable[[LightningModule], Backbone] = lambda module: module.backbone,  # type: ignore[assignment,return-value]
         zero_shot: bool = True,
+        reference: Reference = ON_CT,
+        bad_intensity: str = "refuse",
     ) -> None:
         self.dataset, self.subjects, self.options, self.folder = dataset, list(subjects), options, folder
         self.names = {"model": model, "adapter": adapter}
         self.prompts, self.modalities, self.structures, self.seed = prompts, modalities, structures, seed
         self.fold, self.shots = fold, shots
+        self.reference, self.bad_intensity = reference, bad_intensity
         self.reuse, self.save_predictions, self.backbone, self.zero_shot = (
             reuse,
             save_predictions,
@@ -135,6 +142,9 @@ class EvaluationCallback(Callback):
             fold=self.fold,
             shots=self.shots,
             save_to=self.folder / "predictions" if self.save_predictions else None,
+            scans_to=self.folder / SCANS if world == 1 else part_of(self.folder, stage, rank),
+            reference=self.reference,
+            bad_intensity=self.bad_intensity,
             progress=rank == 0,
         )
         self._scored.add(stage)
@@ -144,6 +154,7 @@ class EvaluationCallback(Callback):
             write_part(part, self.folder, stage, rank)
             trainer.strategy.barrier(f"evaluated-{stage}")
             if rank == 0:
+                merge_scans(self.folder, stage, world)
                 self.tables[stage] = merge_parts(self.folder, stage, world)
         if rank == 0:
             write_cases(self.cases, self.folder)

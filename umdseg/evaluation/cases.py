@@ -27,6 +27,8 @@ COLUMNS: tuple[str, ...] = (
 DTYPES: dict[str, str] = {
     c: "Int64" if c in _INTEGERS else "float64" if c in _FLOATS else "str" for c in COLUMNS
 }
+# on the label's own grid, or on the subject's reference grid within the common field of view
+SCORE_GRIDS: tuple[str, ...] = ("label", "common")
 # condition of the rows of a scan that has no label at all; their status is empty_reference
 NO_LABEL = "no_label"
 # what says which measurement a row is; everything else is its result
@@ -59,6 +61,14 @@ def case_table(rows: Iterable[Mapping[str, Any]] | pd.DataFrame) -> pd.DataFrame
         if status not in STATUSES:
             raise unknown("status", str(status), STATUSES)
     return frame
+
+
+def on_grid(cases: pd.DataFrame, grid: str = "label") -> pd.DataFrame:
+    """The rows of one score grid; rows that name none (a table made by hand) are on the label's."""
+    if "score_grid" not in cases:
+        return cases if grid == "label" else cases.iloc[:0]
+    named = cases["score_grid"].fillna("").replace("", "label")
+    return cases[named == grid]
 
 
 def merge(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from umdseg.errors import UserError
 from umdseg.evaluation.bootstrap import mean_interval, ratio_interval
-from umdseg.evaluation.cases import NO_LABEL
+from umdseg.evaluation.cases import NO_LABEL, on_grid
 from umdseg.evaluation.options import BASELINES
 from umdseg.metrics.scores import LOWER_IS_BETTER, METRICS
 from umdseg.vocabulary import STAGES
@@ -48,20 +48,28 @@ def gap(cases: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> dict[str
       excludes 0;
     * forgetting = what the reference modality lost from zero_shot to adapted, positive when worse.
 
+    Scores on each label's own grid and on the common grid are never compared with each other: `common` holds
+    the same lists from the rows with score_grid `common`, all else rests on the rows on the label's grid.
+
     Args:
         cases: case table of one model; rows of trivial baselines are left out.
         n_resamples: bootstrap resamples.
         seed: seed of the bootstrap.
 
     Returns:
-        `{"gaps": [...], "closure": [...], "forgetting": [...], "adapter": None}`; undefined values
-        are None with a `reason`. The caller fills in `adapter`.
+        `{"gaps": [...], "closure": [...], "forgetting": [...], "adapter": None, "common": {"gaps": ...}}`;
+        undefined values are None with a `reason`. The caller fills in `adapter`.
 
     Raises:
         UserError: several models or adapters in one stage, which cannot be told apart in gap.json.
     """
     table = _model_rows(cases)
-    out: dict[str, Any] = {"gaps": [], "closure": [], "forgetting": [], "adapter": None}
+    common = _answers(on_grid(table, "common"), n_resamples, seed)
+    return {**_answers(on_grid(table), n_resamples, seed), "adapter": None, "common": common}
+
+
+def _answers(table: pd.DataFrame, n_resamples: int, seed: int) -> dict[str, list[dict[str, Any]]]:
+    out: dict[str, list[dict[str, Any]]] = {"gaps": [], "closure": [], "forgetting": []}
     for question, rows in _questions(table):
         stages = [stage for stage in STAGES if stage in set(rows["stage"])]
         for stage in stages:

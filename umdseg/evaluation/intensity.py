@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from umdseg.data.dataset import PairedDataset
 from umdseg.data.geometry import Volume
 from umdseg.data.io.nifti import read_image
-from umdseg.evaluation.references import labels_on, read_references
+from umdseg.data.resampling import resample_labels
+from umdseg.evaluation.references import read_references
 from umdseg.progress import track
 from umdseg.vocabulary import MODALITIES, Modality, Subject
 
@@ -69,7 +70,7 @@ def fit_intensity(
                 continue
             image = read_image(subject.scans[modality].image, subject.id)
             bins = intensity_bins(image.array, modality)
-            truth = labels_on(reference, image.grid)
+            truth = resample_labels(reference, image.grid)
             size = len(_EDGES[modality]) + 1
             total[modality] = total.get(modality, np.zeros(size)) + np.bincount(bins.ravel(), minlength=size)
             for name in names:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import get_args
 
+from umdseg.data.options import refuse_repeats
 from umdseg.errors import UserError, unknown
+from umdseg.evaluation.cases import SCORE_GRIDS
 from umdseg.metrics import METRICS
 
 BASELINES: tuple[str, ...] = ("intensity", "pet_threshold_30", "pet_threshold_41")
@@ -25,6 +27,8 @@ class EvaluationOptions:
             pet_threshold_41).
         save_predictions: keep the predictions of every subject, not only of the pictured ones.
         overlay_subjects: subjects pictured in the report.
+        score_grids: `label` scores on each label's grid; `common` beside it on the subject's reference grid
+            within the field of view that all its scans share, so that a tolerance means the same in all.
     """
 
     metrics: list[str] = field(default_factory=lambda: ["dice"])
@@ -35,6 +39,7 @@ class EvaluationOptions:
     baselines: list[str] = field(default_factory=list)
     save_predictions: bool = False
     overlay_subjects: int = 1
+    score_grids: list[str] = field(default_factory=lambda: list(SCORE_GRIDS))
 
     def validate(self) -> None:
         """Refuse what no evaluation can do.
@@ -50,6 +55,7 @@ class EvaluationOptions:
         for name in self.metrics:
             if name not in METRICS:
                 raise unknown("metric", name, METRICS, where="evaluation.metrics")
+        self._check_grids()
         for name in self.baselines:
             if name not in BASELINES:
                 raise unknown("baseline", name, BASELINES, where="evaluation.baselines")
@@ -71,3 +77,13 @@ class EvaluationOptions:
             raise UserError(
                 "too few bootstrap resamples", where="evaluation.bootstrap", expected="at least 100"
             )
+
+    def _check_grids(self) -> None:
+        where = "evaluation.score_grids"
+        refuse_repeats(where, self.score_grids)
+        for name in self.score_grids:
+            if name not in SCORE_GRIDS:
+                raise unknown("score grid", name, SCORE_GRIDS, where=where)
+        if "label" not in self.score_grids:
+            expected = "label among them: gap.json and the figures rest on it"
+            raise UserError("label is missing", where=where, expected=expected)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from umdseg.data.geometry import Grid, Volume
 from umdseg.data.io.nifti import write_volume
+from umdseg.evaluation.cases import on_grid
 from umdseg.evaluation.options import BASELINES
 from umdseg.files import write_json
 from umdseg.vocabulary import Subject
@@ -52,7 +53,8 @@ def median_subjects(cases: pd.DataFrame, count: int) -> list[str]:
 
     A typical subject, chosen by rule: neither the best nor the worst is shown.
     """
-    rows = cases[(cases["status"] == "ok") & cases["dice"].notna() & ~cases["model"].isin(BASELINES)]
+    table = on_grid(cases)
+    rows = table[(table["status"] == "ok") & table["dice"].notna() & ~table["model"].isin(BASELINES)]
     stages = list(dict.fromkeys(rows["stage"]))
     if not stages or count < 1:
         return []

@@ -11,14 +11,17 @@ import torch
 
 from umdseg.backbones.base import Backbone
 from umdseg.data.dataset import PairedDataset
+from umdseg.data.fov import ON_CT, Reference
+from umdseg.data.intensity import check_intensity
 from umdseg.data.io.nifti import read_image
 from umdseg.data.options import refuse_repeats
 from umdseg.evaluation.cases import case_table
 from umdseg.evaluation.options import EvaluationOptions
 from umdseg.evaluation.predictions import write_index
-from umdseg.evaluation.references import first_clicks, read_references
 from umdseg.evaluation.rows import run_head, scan_head, unscored
 from umdseg.evaluation.scan import Case, Task, scan_rows
+from umdseg.evaluation.scans import scan_row, write_scans
+from umdseg.evaluation.targets import Truth
 from umdseg.progress import track
 from umdseg.vocabulary import MODALITIES, Modality, PromptKind, Subject
 
@@ -43,9 +46,15 @@ def evaluate(
     fold: int | None = None,
     shots: int | None = None,
     save_to: Path | None = None,
+    scans_to: Path | None = None,
+    reference: Reference = ON_CT,
+    bad_intensity: str = "refuse",
     progress: bool = True,
 ) -> pd.DataFrame:
     """Score a model on whole scans, on the grid of each scan's label.
+
+    With `common` among `options.score_grids` each scan of a subject with several is scored once more on the
+    subject's reference grid, within the field of view that all its scans share.
 
     `auto` runs one pass for all structures and takes the best positive logit per voxel; `point`
     asks for each structure alone, with the subject's one first click, the same for every modality.
@@ -70,13 +79,16 @@ def evaluate(
         fold: fold of the run, for the table.
         shots: training subjects the run was allowed, for the table.
         save_to: folder for predictions (dataset ids, on the scan's own grid).
+        scans_to: file for grid, values and verdict of every scan (see `umdseg.evaluation.scans`).
+        reference: the reference grid, for first clicks and common scores.
+        bad_intensity: refuse stops at a scan whose values cannot be what its units say; warn goes on.
         progress: tell progress on standard error.
 
     Returns:
         The case table (see `umdseg.evaluation.cases`).
 
     Raises:
-        UserError: a file of a subject is missing or broken, or a name is given twice.
+        UserError: a file of a subject is missing or broken, its values are refused, or a name is given twice.
     """
     options.validate()
     refuse_repeats("data.modalities", modalities)
@@ -84,11 +96,15 @@ def evaluate(
         **run_head(dataset, seed, fold, shots),
         **{"stage": stage, "model": model, "adapter": adapter, "fusion": fusion},
     }
-    task = Task(backbone, dataset, dataset.select(structures), options, prompts, head, save_to)
+    names = dataset.select(structures)
+    task = Task(backbone, dataset, names, options, prompts, head, save_to, reference, bad_intensity)
     rows: list[dict[str, Any]] = []
+    scans: list[dict[str, str]] = []
     with _evaluating(backbone):
         for subject in track(subjects, f"evaluate {stage}", "subject", progress):
-            rows += _subject_rows(task, subject, modalities)
+            rows += _subject_rows(task, subject, modalities, scans)
+    if scans_to is not None:
+        write_scans(scans, scans_to)
     return case_table(rows)
 
 
@@ -105,9 +121,11 @@ def _evaluating(backbone: Backbone) -> Iterator[None]:
             module.training = training
 
 
-def _subject_rows(task: Task, subject: Subject, modalities: Sequence[Modality]) -> list[dict[str, Any]]:
-    references = read_references(subject, task.dataset)
-    clicks = first_clicks(references, subject.reference(), task.ids()) if set(task.prompts) - {"auto"} else {}
+def _subject_rows(
+    task: Task, subject: Subject, modalities: Sequence[Modality], scans: list[dict[str, str]]
+) -> list[dict[str, Any]]:
+    truth = Truth.read(subject, task.dataset, task.reference)
+    clicks = truth.clicks(task.ids()) if set(task.prompts) - {"auto"} else {}
     rows: list[dict[str, Any]] = []
     for modality in modalities:
         head = scan_head(task.head, subject, modality)
@@ -115,8 +133,12 @@ def _subject_rows(task: Task, subject: Subject, modalities: Sequence[Modality]) 
             for kind in task.prompts:
                 rows += [unscored(head, name, kind, "modality_absent") for name in task.names]
             continue
-        image = read_image(subject.scans[modality].image, subject.id)
-        rows += scan_rows(task, Case(subject, modality, image, references.get(modality), clicks, head))
+        scan = subject.scans[modality]
+        image = read_image(scan.image, subject.id)
+        findings = check_intensity(image, scan, subject, task.bad_intensity)
+        scans.append(scan_row(subject, modality, image, findings, truth.share(modality)))
+        targets = truth.targets(modality, task.options.score_grids)
+        rows += scan_rows(task, Case(subject, modality, image, targets, clicks, head))
     if task.save_to is not None:
         write_index(task.save_to, subject, task.ids())
     return rows

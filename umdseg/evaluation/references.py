@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from umdseg.data.dataset import PairedDataset
+from umdseg.data.fov import scan_grids
 from umdseg.data.geometry import Grid, Volume, resample
-from umdseg.data.io.nifti import GRID_TOLERANCE_MM, read_grid, read_label
+from umdseg.data.io.nifti import read_label
 from umdseg.prompts.clicks import first_click
 from umdseg.vocabulary import Millimetres, Modality, Subject
 
@@ -31,7 +32,9 @@ class Click:
     condition: str = ""
 
 
-def read_references(subject: Subject, dataset: PairedDataset) -> dict[Modality, Volume]:
+def read_references(
+    subject: Subject, dataset: PairedDataset, grids: Mapping[Modality, Grid] | None = None
+) -> dict[Modality, Volume]:
     """Label maps of all scans that have one, each on its file's grid.
 
     That is the scan's own grid or, where the subject's scans share a label, another scan's. A file
@@ -40,7 +43,7 @@ def read_references(subject: Subject, dataset: PairedDataset) -> dict[Modality, 
     Raises:
         UserError: a label is unreadable, on a grid of none of the scans, or has unknown ids.
     """
-    grids = {m: read_grid(scan.image, subject.id) for m, scan in subject.scans.items()}
+    grids = scan_grids(subject) if grids is None else grids
     allowed = list(dataset.structures.values())
     read: dict[Path, Volume] = {}
     references: dict[Modality, Volume] = {}
@@ -55,24 +58,19 @@ def read_references(subject: Subject, dataset: PairedDataset) -> dict[Modality, 
     return references
 
 
-def labels_on(labels: Volume, grid: Grid) -> NDArray[np.int16]:
-    """A label map on another grid, nearest neighbour; 0 outside its field of view."""
-    if labels.grid.same_as(grid, GRID_TOLERANCE_MM):
-        return labels.array.astype(np.int16, copy=False)
-    values = torch.from_numpy(labels.array.astype(np.int16))[None]
-    return np.asarray(resample(values, labels.grid, grid, mode="nearest", outside=0.0)[0].numpy())
-
-
 def mask_on(mask: NDArray[np.bool_], own: Grid, grid: Grid) -> NDArray[np.bool_]:
     """A mask on another grid: where it takes half or more of the linear interpolation."""
-    if own.same_as(grid, GRID_TOLERANCE_MM):
-        return mask
+    if (place := grid.within(own)) is not None:
+        return mask[place]
     values = torch.from_numpy(mask.astype(np.float32))[None]
     return np.asarray(resample(values, own, grid, outside=0.0)[0].numpy() >= 0.5)
 
 
 def first_clicks(
-    references: Mapping[Modality, Volume], reference: Modality, structures: Mapping[str, int]
+    references: Mapping[Modality, Volume],
+    reference: Modality,
+    structures: Mapping[str, int],
+    grid: Grid | None = None,
 ) -> dict[str, Click]:
     """One first click per structure, the same for every scan of the subject.
 
@@ -82,8 +80,9 @@ def first_clicks(
 
     Args:
         references: label map per modality.
-        reference: modality whose grid is the reference.
+        reference: modality whose label is the reference.
         structures: name -> label id.
+        grid: the reference grid; None takes that of the reference's label.
 
     Returns:
         Clicks by structure; a structure that no scan shows has none.
@@ -95,10 +94,10 @@ def first_clicks(
         shown = [(m, mask) for m, mask in zip(order, masks, strict=True) if mask[0].any()]
         if not shown:
             continue
-        first, (own, grid) = shown[0]
-        point = first_click([mask for _, mask in shown], grid)
+        first, own = shown[0]
+        point = first_click([mask for _, mask in shown], own[1] if grid is None else grid)
         if point is not None:
             clicks[name] = Click(point)
-        elif (fallback := first_click([(own, grid)], grid)) is not None:
+        elif (fallback := first_click([own], own[1])) is not None:
             clicks[name] = Click(fallback, f"click_from_{first}")
     return clicks

@@ -1,11 +1,11 @@
-"""One scan under one model: predict, score on the label's grid, save on the scan's own grid."""
+"""One scan under one model: predict, score on each score grid, save on the scan's own grid."""
 
 from __future__ import annotations
 
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from umdseg import inference
 from umdseg.backbones.base import Backbone
 from umdseg.data.dataset import PairedDataset
+from umdseg.data.fov import Reference
 from umdseg.data.geometry import Grid, Volume
-from umdseg.data.io.nifti import GRID_TOLERANCE_MM
 from umdseg.evaluation.cases import NO_LABEL
 from umdseg.evaluation.options import EvaluationOptions
 from umdseg.evaluation.predictions import prediction_path, save_prediction
 from umdseg.evaluation.references import Click
 from umdseg.evaluation.rows import unscored
-from umdseg.metrics import score_masks
+from umdseg.evaluation.targets import Target
 from umdseg.registry import resolve
 from umdseg.vocabulary import Modality, Prompt, PromptKind, Subject
 
@@ -43,6 +43,8 @@ class Task:
     prompts: Sequence[PromptKind]
     head: Mapping[str, Any]
     save_to: Path | None
+    reference: Reference
+    bad_intensity: str
 
     def ids(self) -> dict[str, int]:
         """Structure -> id in the dataset's labels."""
@@ -51,41 +53,43 @@ class Task:
 
 @dataclass(frozen=True)
 class Case:
-    """One scan of one subject: its reference (None: no label), clicks, and what its rows start with."""
+    """One scan of one subject: what it is scored on (the label's grid first), clicks, how its rows start."""
 
     subject: Subject
     modality: Modality
     image: Volume
-    reference: Volume | None
+    targets: Sequence[Target]
     clicks: Mapping[str, Click]
     head: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether there is anything to score against."""
+        return self.targets[0].truth is not None
+
     def grids(self, save: bool) -> list[Grid]:
-        """Grids that predictions are wanted on: the label's first, the scan's own if it is another one."""
-        own = self.image.grid
-        if self.reference is None or self.reference.grid.same_as(own, GRID_TOLERANCE_MM):
-            return [own]
-        return [self.reference.grid, own] if save else [self.reference.grid]
+        """Grids that predictions are wanted on: the scan's own to save them, then those to score on."""
+        scored = [target.grid for target in self.targets] if self.labelled else []
+        return [self.image.grid, *scored] if save else scored
+
+    def unscored(self, name: str, kind: str, status: str, condition: str = "") -> list[dict[str, Any]]:
+        """One row per score grid that says why there is no score."""
+        rows = [unscored(self.head, name, kind, status, condition) for _ in self.targets]
+        return [{**row, "score_grid": t.name} for row, t in zip(rows, self.targets, strict=True)]
 
 
 class _Map:
     """A label map put together structure by structure: the highest positive logit takes a voxel."""
 
     def __init__(self, grid: Grid) -> None:
-        self.grid = grid
         self.labels = np.zeros(grid.shape, dtype=np.int16)
         self._best = np.zeros(grid.shape, dtype=np.float32)
 
-    def add(self, session: VolumeSession, name: str, label: int) -> NDArray[np.bool_]:
-        """Ask for one structure, put it into the map and return its own mask."""
-        mask = np.zeros(self.grid.shape, dtype=bool)
-        for slab, logits in session.scores([name], self.grid):
-            values = logits[0].float().cpu().numpy()
-            mask[..., slab] = values > 0
-            higher = values > self._best[..., slab]
-            self.labels[..., slab][higher] = label
-            self._best[..., slab][higher] = values[higher]
-        return mask
+    def add(self, slab: slice, logits: NDArray[np.float32], label: int) -> None:
+        """Let a structure take the voxels of a slab where its logit (X, Y, dz) is the highest so far."""
+        higher = logits > self._best[..., slab]
+        self.labels[..., slab][higher] = label
+        self._best[..., slab][higher] = logits[higher]
 
 
 def scan_rows(task: Task, case: Case) -> list[dict[str, Any]]:
@@ -101,7 +105,7 @@ def scan_rows(task: Task, case: Case) -> list[dict[str, Any]]:
 def _scan_rows(task: Task, case: Case) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     session = None
-    if case.reference is not None or task.save_to is not None:
+    if case.labelled or task.save_to is not None:
         options = task.options
         session = inference.open(
             task.backbone, case.image, case.modality, overlap=options.overlap, precision=options.precision
@@ -109,57 +113,78 @@ def _scan_rows(task: Task, case: Case) -> list[dict[str, Any]]:
     for kind in task.prompts:
         found: list[dict[str, Any]] = []
         if kind not in task.backbone.card.prompts:
-            found = [unscored(case.head, name, kind, "prompt_unsupported") for name in task.names]
+            found = [r for name in task.names for r in case.unscored(name, kind, "prompt_unsupported")]
         elif session is not None:
             found = (_auto if kind == "auto" else _placed)(task, case, session, kind)
-        if case.reference is None:
-            found = [unscored(case.head, n, kind, "empty_reference", NO_LABEL) for n in task.names]
+        if not case.labelled:
+            found = [r for n in task.names for r in case.unscored(n, kind, "empty_reference", NO_LABEL)]
         rows += found
     return rows
+
+
+def _on_grids(grids: Sequence[Grid], ask: Callable[[Grid], NDArray[Any]]) -> list[NDArray[Any]]:
+    """Ask on every grid; what is a part of an earlier one is cut from its answer."""
+    found: list[NDArray[Any]] = []
+    for grid in grids:
+        places = ((array, grid.within(whole)) for array, whole in zip(found, grids, strict=False))
+        part = next((array[place] for array, place in places if place is not None), None)
+        found.append(ask(grid) if part is None else part)
+    return found
 
 
 def _auto(task: Task, case: Case, session: VolumeSession, kind: PromptKind) -> list[dict[str, Any]]:
     """One pass for all structures the model knows."""
     known = [n for n in task.names if task.backbone.knows(n)]
+    values = np.array([0, *(task.dataset.structures[n] for n in known)], dtype=np.int16)
     start = time.perf_counter()
     grids = case.grids(task.save_to is not None)
-    found = np.zeros(grids[0].shape, dtype=np.int16)
-    values = np.array([0, *(task.dataset.structures[n] for n in known)], dtype=np.int16)
+    maps: list[NDArray[Any]] = []
     if known:
         session.prompt(_prompts(kind, known, {}))
-        found = values[inference.label_map(session, known, grids[0])]
+        maps = _on_grids(grids, lambda grid: values[inference.label_map(session, known, grid)])
+        if task.save_to is not None:
+            _save(task, case, kind, maps[0])
     cost = _cost(start)
     rows = []
     for name in task.names:
-        if name in known:
-            rows.append(_scored(task, case, name, kind, found == task.dataset.structures[name], cost))
+        if name in known and case.labelled:
+            label = task.dataset.structures[name]
+            masks = [found == label for found in maps[-len(case.targets) :]]
+            rows += _scored(task, case, name, kind, masks, cost)
         else:
-            rows.append(unscored(case.head, name, kind, "class_unknown"))
-    if known and task.save_to is not None:
-        own = found if len(grids) == 1 else values[inference.label_map(session, known, grids[1])]
-        _save(task, case, kind, own)
+            rows += case.unscored(name, kind, "class_unknown")
     return rows
 
 
 def _placed(task: Task, case: Case, session: VolumeSession, kind: PromptKind) -> list[dict[str, Any]]:
     """One structure at a time; where two claim a voxel, the saved map takes the higher logit."""
-    maps = [_Map(grid) for grid in case.grids(task.save_to is not None)]
+    grids = case.grids(task.save_to is not None)
+    saved = _Map(case.image.grid)
     rows = []
     for name in task.names:
-        label = task.dataset.structures[name]
-        missing = case.reference is not None and not (case.reference.array == label).any()
+        label, truth = task.dataset.structures[name], case.targets[0].truth
+        missing = truth is not None and not (truth == label).any()
         if name not in case.clicks or missing:
-            rows.append(unscored(case.head, name, kind, "empty_reference"))
+            rows += case.unscored(name, kind, "empty_reference")
             continue
+
+        def ask(grid: Grid, name: str = name, label: int = label) -> NDArray[np.bool_]:
+            mask = np.zeros(grid.shape, dtype=bool)
+            for slab, logits in session.scores([name], grid):
+                values = logits[0].float().cpu().numpy()
+                mask[..., slab] = values > 0
+                if grid is case.image.grid:
+                    saved.add(slab, values, label)
+            return mask
+
         start = time.perf_counter()
         session.prompt(_prompts(kind, [name], case.clicks))
-        mask = maps[0].add(session, name, label)
-        row = _scored(task, case, name, kind, mask, _cost(start))
-        rows.append({**row, "clicks": 1, "condition": case.clicks[name].condition})
-        for other in maps[1:]:
-            other.add(session, name, label)
+        masks = _on_grids(grids, ask)
+        cost = {**_cost(start), "clicks": 1, "condition": case.clicks[name].condition}
+        if case.labelled:
+            rows += _scored(task, case, name, kind, masks[-len(case.targets) :], cost)
     if task.save_to is not None:
-        _save(task, case, kind, maps[-1].labels)
+        _save(task, case, kind, saved.labels)
     return rows
 
 
@@ -169,14 +194,20 @@ def _prompts(kind: PromptKind, names: Sequence[str], clicks: Mapping[str, Click]
 
 
 def _scored(
-    task: Task, case: Case, name: str, kind: str, mask: NDArray[np.bool_], cost: Mapping[str, float]
-) -> dict[str, Any]:
-    if case.reference is None:
-        return unscored(case.head, name, kind, "empty_reference", NO_LABEL)
-    reference = case.reference.array == task.dataset.structures[name]
-    options, spacing = task.options, case.reference.grid.spacing
-    scores = score_masks(reference, mask, spacing, options.metrics, options.tolerance_mm)
-    return {**case.head, "structure": name, "prompt": kind, "clicks": 0, **scores, **cost}
+    task: Task,
+    case: Case,
+    name: str,
+    kind: str,
+    masks: Sequence[NDArray[np.bool_]],
+    more: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """One row per score grid; `masks` are the prediction on them."""
+    rows = []
+    for target, mask in zip(case.targets, masks, strict=True):
+        scores = target.scores(task.dataset.structures[name], mask, task.options)
+        told = {"score_grid": target.name, "structure": name, "prompt": kind, "clicks": 0}
+        rows.append({**case.head, **told, **scores, **more})
+    return rows
 
 
 def _cost(start: float) -> dict[str, float]:

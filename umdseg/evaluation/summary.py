@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from umdseg.evaluation.bootstrap import mean_interval
+from umdseg.evaluation.cases import on_grid
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +21,7 @@ def summarise(
     """Mean score per structure, and over structures, of every model, stage, prompt and modality.
 
     Args:
-        cases: case table; only rows with status `ok` and a value count.
+        cases: case table; only rows on the label's grid with status `ok` and a value count.
         metric: column to average.
         n_resamples: bootstrap resamples of the interval.
         seed: seed of the bootstrap.
@@ -31,7 +32,8 @@ def summarise(
     """
     import pandas as pd
 
-    ok = cases[(cases["status"] == "ok") & cases[metric].notna()]
+    table = on_grid(cases)
+    ok = table[(table["status"] == "ok") & table[metric].notna()]
     rows: list[dict[str, Any]] = []
     for names, group in ok.groupby(list(_GROUP), sort=False):
         head = dict(zip(_GROUP, names, strict=True))

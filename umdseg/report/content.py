@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from umdseg.evaluation.options import BASELINES
@@ -74,7 +74,15 @@ def _verdict(ci: list[float]) -> str:
 
 
 def gap_rows(result: Result) -> list[dict[str, Any]]:
-    """One row per pair, metric and prompt: gaps before and after, closure, forgetting."""
+    """One row per score grid, pair, metric and prompt: gaps before and after, closure, forgetting."""
+    rows = _gap_rows(result, "label")
+    common = _gap_rows(result["common"], "common") if "common" in result else []
+    said = [row["reasons"] for row in rows]
+    # what holds on both grids is said once
+    return rows + [{**row, "reasons": [] if row["reasons"] in said else row["reasons"]} for row in common]
+
+
+def _gap_rows(result: Result, grid: str) -> list[dict[str, Any]]:
     rows = []
     for reference, target, metric, prompt in pairs(result):
         found = {
@@ -92,7 +100,7 @@ def gap_rows(result: Result) -> list[dict[str, Any]]:
             if counted and "n_structures" in counted
             else "0"
         )
-        head = {"reference": reference, "target": target, "metric": metric, "prompt": prompt}
+        head = {"reference": reference, "target": target, "metric": metric, "prompt": prompt, "grid": grid}
         rows.append({**head, **found, "n": n, "reasons": reasons})
     return rows
 
@@ -128,6 +136,16 @@ def unscored_rows(cases: pd.DataFrame) -> list[dict[str, Any]]:
     keys = ["model", "stage", "prompt", "modality", "status", "meaning"]
     counted = rows.assign(meaning=told).groupby(keys, sort=False).size().rename("rows").reset_index()
     return [{str(k): v for k, v in row.items()} for row in counted.to_dict("records")]
+
+
+def scan_rows(scans: Sequence[Mapping[str, str]]) -> dict[str, Any] | None:
+    """The scans that were not simply right, how many were, and all of them; None without scans."""
+    if not scans:
+        return None
+    problems = [scan for scan in scans if scan["verdict"] != "pass"]
+    shares = [float(scan["common_fov"]) for scan in scans if scan["common_fov"]]
+    least = min(shares) if shares else None
+    return {"passed": len(scans) - len(problems), "problems": problems, "all": scans, "least": least}
 
 
 def baseline_rows(summary: pd.DataFrame) -> dict[str, Any] | None:

@@ -8,14 +8,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from umdseg.evaluation.cases import read_cases
+from umdseg.evaluation.cases import on_grid, read_cases
 from umdseg.evaluation.gap import gap
 from umdseg.evaluation.options import BASELINES
 from umdseg.evaluation.predictions import median_subjects
+from umdseg.evaluation.scans import SCANS, read_scans
 from umdseg.evaluation.summary import summarise
 from umdseg.files import write_text
 from umdseg.report import words
-from umdseg.report.content import baseline_rows, gap_rows, headlines, organ_table, unscored_rows
+from umdseg.report.content import (
+    baseline_rows,
+    gap_rows,
+    headlines,
+    organ_table,
+    scan_rows,
+    unscored_rows,
+)
 from umdseg.report.figures import gap_forest, organ_dots
 from umdseg.report.overlays import overlay
 
@@ -26,9 +34,10 @@ if TYPE_CHECKING:
 def build_report(run_folder: Path, overlay_subjects: int = 1) -> Path:
     """Write `report.html` into a run folder from what lies in it.
 
-    Reads cases.parquet, gap.json, provenance.json, config.yaml, and for the pictures predictions/
-    with the scans their `overlays.json` names. Without gap.json the gap is computed anew; whatever
-    else is missing leaves its section out.
+    Reads cases.parquet, gap.json, scans.csv, provenance.json, config.yaml, and for the pictures
+    predictions/ with the scans their `overlays.json` names. Without gap.json the gap is computed anew;
+    whatever else is missing leaves its section out. Tables and figures show scores on the labels' grids,
+    the table of gaps those on the common grid, too.
 
     Args:
         run_folder: folder of a run.
@@ -66,7 +75,8 @@ def build_report(run_folder: Path, overlay_subjects: int = 1) -> Path:
         config=config.read_text(encoding="utf-8") if config.exists() else "",
         result=result,
         overlays=_overlays(run_folder, cases, overlay_subjects),
-        **_tables(cases, result),
+        scans=scan_rows(read_scans(run_folder / SCANS)),
+        **_tables(on_grid(cases), result),
     )
     path = run_folder / "report.html"
     write_text(path, page)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from umdseg.data.geometry import Grid, Volume, canonical_grid, resample
 from umdseg.data.io.nifti import read_image, read_label
+from umdseg.evaluation.cases import on_grid
 from umdseg.evaluation.options import BASELINES
 from umdseg.evaluation.predictions import INDEX, prediction_path
 from umdseg.report.figures import png
@@ -72,7 +73,8 @@ def overlay(folder: Path, subject: str, cases: pd.DataFrame) -> tuple[bytes, str
     if not index_path.exists():
         return None
     index = json.loads(index_path.read_text(encoding="utf-8"))
-    rows = cases[(cases["subject"] == subject) & ~cases["model"].isin(BASELINES)]
+    table = on_grid(cases)
+    rows = table[(table["subject"] == subject) & ~table["model"].isin(BASELINES)]
     prompts = _prompts(rows)
     scans = {m: index["scans"][m] for m in MODALITIES if _readable(index["scans"].get(m))}
     files = {(m, s): prediction_path(folder, subject, m, s, p) for m in scans for s, p in prompts.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from umdseg.evaluation.cases import on_grid
 from umdseg.evaluation.options import BASELINES
 from umdseg.evaluation.summary import macro, summarise
 from umdseg.report.words import (
@@ -67,7 +68,7 @@ def result_table(cases: pd.DataFrame, result: Mapping[str, Any], prompt: str, me
 
     # intervals of the means are not shown here, so few resamples do
     summary = summarise(cases, metric, n_resamples=100)
-    rows = cases[cases["prompt"] == prompt]
+    rows = on_grid(cases[cases["prompt"] == prompt])
     modalities = [m for m in MODALITIES if (rows["modality"] == m).any()]
     table = Table(title=f"macro {METRIC.get(metric, metric)}, prompt {prompt}", title_justify="left")
     # 80 columns hold three intervals only without rules between them

@@ -36,6 +36,11 @@ STARTED_RANDOM = (
     "Started from random weights.",
     "Zero-shot numbers only show that the pipeline runs; what the adapted rows know was learned in this run.",
 )
+GRIDS = (
+    "Grid label: each scan is scored on the grid of its label. Grid common: the same predictions on one grid "
+    "per subject, within the field of view that all its scans share, so that a millimetre means the same "
+    "in every modality."
+)
 WHY_THRESHOLD = (
     "The PET thresholds call every voxel positive that reaches 30 % or 41 % of the scan's maximum SUV; "
     "with a click only the connected component at the click stays."

@@ -13,6 +13,7 @@ from umdseg.errors import UserError
 from umdseg.evaluation.baselines import evaluate_baselines
 from umdseg.evaluation.cases import case_table, merge
 from umdseg.evaluation.protocol import evaluate
+from umdseg.evaluation.scans import SCANS
 from umdseg.registry import resolve
 from umdseg.runs.identity import folder_hash
 from umdseg.runs.job import Job
@@ -76,6 +77,8 @@ def scored(job: Job, stage: str, adapter: str) -> pd.DataFrame:
         adapter=adapter,
         fusion=settings.fusion.name,
         save_to=job.path / "predictions",
+        scans_to=job.path / SCANS,
+        bad_intensity=settings.data.bad_intensity,
         **job.asked,
     )
 
@@ -127,4 +130,6 @@ def with_card(settings: Settings, card: AdapterCard) -> Settings:
 def _options(card: AdapterCard, path: str | None) -> AdapterOptions:
     made: type[AdapterOptions] = resolve("adapter", card.method).Options
     known = {spec.name for spec in fields(made)}
-    return made(**{"name": card.method, "path": path, **{k: v for k, v in card.options.items() if k in known}})
+    return made(
+        **{"name": card.method, "path": path, **{k: v for k, v in card.options.items() if k in known}}
+    )

@@ -16,6 +16,7 @@ from umdseg.backbones import load_backbone
 from umdseg.backbones.base import Backbone
 from umdseg.config.schema import COMPONENTS, FIXED, Settings
 from umdseg.data.dataset import PairedDataset
+from umdseg.data.fov import Reference
 from umdseg.evaluation.cases import merge, write_cases
 from umdseg.evaluation.gap import gap
 from umdseg.evaluation.predictions import keep_predictions, median_subjects
@@ -99,7 +100,7 @@ class Job:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """What every evaluation of this run is told: prompts, modalities, structures, and where it belongs."""
+        """What every evaluation of this run is told: prompts, scans, structures, grid, where it belongs."""
         settings = self.settings
         return {
             "prompts": settings.prompt.kinds,
@@ -108,6 +109,7 @@ class Job:
             "seed": settings.run.seed,
             "fold": settings.fold,
             "shots": settings.data.shots,
+            "reference": Reference(settings.data.reference, self.backbone.card.spacing),
         }
 
     def done(self) -> bool:

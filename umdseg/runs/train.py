@@ -13,7 +13,7 @@ from umdseg.config.schema import Settings
 from umdseg.data.dataset import few_shots
 from umdseg.errors import UserError
 from umdseg.evaluation.callback import EvaluationCallback
-from umdseg.evaluation.cases import merge
+from umdseg.evaluation.cases import merge, on_grid
 from umdseg.runs.evaluate import baselines, zero_shot
 from umdseg.runs.export import export_weights
 from umdseg.runs.identity import code_hash, git_commit
@@ -69,9 +69,7 @@ def _inject(job: Job) -> tuple[Adapter, list[str]]:
     adapter = adapters.build(job.settings.adapter)
     routes: list[str] = []
     if getattr(job.settings.adapter, "per", None) is not None:
-        routes = training_data(
-            job.settings, job.dataset, job.backbone, job.structures
-        ).trained_modalities()
+        routes = training_data(job.settings, job.dataset, job.backbone, job.structures).trained_modalities()
     adapter.inject(job.backbone, rows, routes)
     return adapter, learned
 
@@ -115,6 +113,7 @@ def _evaluation(job: Job) -> EvaluationCallback:
         model=settings.model.name,
         adapter=settings.adapter.name,
         zero_shot=settings.callbacks.evaluate_before and settings.run.task != "pretrain",
+        bad_intensity=settings.data.bad_intensity,
         **job.asked,
     )
 
@@ -166,7 +165,8 @@ def _record(job: Job, trained_on: list[str], cases: pd.DataFrame) -> dict[str, A
     settings = job.settings
     places = ("runs_dir", "fit.export_weights", "data.cache_dir", "data.root", "data.manifest")
     overrides = [text for text in settings.overrides if text.lstrip("+").partition("=")[0] not in places]
-    ok = cases[cases["status"] == "ok"]
+    scored = on_grid(cases)
+    ok = scored[scored["status"] == "ok"]
     dice = ok.groupby(["modality", "prompt"])["dice"].mean().round(4).reset_index().to_dict("records")
     return {
         "task": settings.run.task,

@@ -14,6 +14,7 @@ from umdseg.config.check import flatten
 from umdseg.config.schema import Settings
 from umdseg.evaluation.callback import EvaluationCallback
 from umdseg.evaluation.cases import read_cases, write_cases
+from umdseg.evaluation.scans import SCANS, read_scans, write_scans
 from umdseg.files import sha256_value, write_json
 from umdseg.runs.identity import code_hash
 
@@ -60,19 +61,22 @@ class ZeroShotStore:
         }
         parts = {**chosen, "modalities": settings.data.modalities, "model": settings.model.name, "data": data}
         parts |= {"weights": weights, "seed": settings.run.seed, "code": code_hash()}
+        parts |= {"reference": settings.data.reference, "bad_intensity": settings.data.bad_intensity}
         parts |= {"subjects": list(subjects), "structures": list(structures)}
         return cls(settings.runs_dir / "zero_shot" / sha256_value(parts)[:16])
 
     def get(self, run: Path) -> pd.DataFrame | None:
-        """The stored table, its predictions copied into a run folder; None when there is none."""
+        """The stored table, predictions and scans.csv copied into a run folder; None when there is none."""
         if not (self.folder / "done.json").is_file():
             return None
         _copy(self.folder / "predictions", run / "predictions")
+        write_scans(read_scans(self.folder / SCANS), run / SCANS)
         return read_cases(self.folder / "cases.parquet")
 
     def put(self, cases: pd.DataFrame, run: Path) -> None:
-        """Keep a table and the zero-shot predictions of a run folder."""
+        """Keep a table, the zero-shot predictions and scans.csv of a run folder."""
         _copy(run / "predictions", self.folder / "predictions")
+        write_scans(read_scans(run / SCANS), self.folder / SCANS)
         write_cases(cases, self.folder)
         write_json(self.folder / "done.json", {"rows": len(cases)})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -50,6 +51,8 @@ class SegmentTask(LightningModule):
     ) -> None:
         super().__init__()
         self.backbone, self.options, self.structures, self.seed = backbone, options, tuple(structures), seed
+        # patches of click-prompted steps, and those of them without anything to click on
+        self.patches, self.unclicked = 0, 0
         method = adapter.method if adapter else "none"
         self.point_share = 0.0 if method == "none" else options.point_share
         self.lr = (adapter or Adapter).default_lr if options.lr is None else options.lr
@@ -82,11 +85,22 @@ class SegmentTask(LightningModule):
         """Train in training mode; Lightning otherwise keeps the eval mode the base was loaded in."""
         self.backbone.train()
 
+    def on_train_end(self) -> None:
+        """Say how many patches of click-prompted steps held nothing to click on."""
+        if self.unclicked and self.global_rank == 0:
+            told = f"{self.unclicked} of {self.patches} patches in steps prompted by clicks"
+            text = f"{told} held no structure and were prompted by class"
+            print(text, file=sys.stderr, flush=True)
+
     def _step(self, batch: Batch, stage: str, number: int) -> torch.Tensor:
         rng = generator(self.seed, "prompts", stage, number, self.global_rank)
         clicked = rng.random() < self.point_share and "point" in self.backbone.card.prompts
-        # without a structure there is nothing to click on
-        clicked = clicked and bool(batch.label.any())
+        if clicked:
+            empty = int((batch.label.flatten(1) == 0).all(dim=1).sum())
+            self.patches += len(batch.label)
+            self.unclicked += empty
+            # without any structure there is nothing to click on
+            clicked = empty < len(batch.label)
         kind = "points" if clicked else "class"
         parts = self._parts(batch, rng, clicked)
         losses = torch.stack([dice_ce(logits, target, self.options.ce_weight) for logits, target in parts])
@@ -122,31 +136,51 @@ class SegmentTask(LightningModule):
         if limit is not None and limit < len(known):
             present = set(torch.unique(batch.label).tolist())
             held = [i for i in known if i + 1 in present] or known
-            known = sorted(rng.choice(held, size=min(limit, len(held)), replace=False).tolist())
+            drawn = rng.choice(held, size=min(limit, len(held)), replace=False).tolist()
+            first = [i for i in held if batch.structures[i] in batch.asked][: len(drawn)]
+            known = sorted(first + [i for i in drawn if i not in first][: len(drawn) - len(first)])
         if not known:
             raise UserError("a batch trains nothing: no structure of it is known to the model")
         logits = self.backbone.decode(features, [Prompt(batch.structures[i]) for i in known])
         return [(logits, torch.cat([batch.label == i + 1 for i in known], dim=1))]
 
     def _clicked(self, batch: Batch, features: Features, rng: np.random.Generator) -> list[Part]:
-        """One (1, K, X, Y, Z) pair per sample; clicks differ between samples."""
-        parts = []
+        """One (1, K, X, Y, Z) pair per sample; clicks differ between samples.
+
+        The structure a patch was drawn for is always among those clicked on. A patch without any structure
+        is prompted by class, so that every sample of every step counts.
+        """
+        parts: list[Part] = []
         for index in range(batch.image.shape[0]):
-            label = batch.label[index, 0]
-            present = [int(v) for v in torch.unique(label) if v > 0]
-            count = min(len(present), self.options.structures_per_step or CLICKED_PER_SAMPLE)
-            values = sorted(rng.choice(present, size=count, replace=False).tolist()) if count else []
-            drawn = [(v, self._clicks(batch, index, v, rng)) for v in values]
-            prompts = [(v, prompt) for v, prompt in drawn if prompt is not None]
+            one, own = batch.take([index]), features.sample(index)
+            values = self._to_click(one, rng)
+            prompts = [self._clicks(one, value, rng) for value in values]
             if prompts:
-                logits = self.backbone.decode(features.sample(index), [p for _, p in prompts])
-                parts.append((logits, torch.stack([label == v for v, _ in prompts])[None]))
+                target = torch.cat([one.label == value for value in values], dim=1)
+                parts.append((self.backbone.decode(own, prompts), target))
+            else:
+                parts += self._by_class(one, own, rng)
         return parts
 
-    def _clicks(self, batch: Batch, index: int, value: int, rng: np.random.Generator) -> Prompt | None:
-        label, affine = batch.label[index, 0].cpu().numpy(), batch.affine[index].cpu().numpy()
+    def _to_click(self, one: Batch, rng: np.random.Generator) -> list[int]:
+        """Label values present in a sample: the one it was drawn for, and others at random."""
+        present = [int(v) for v in torch.unique(one.label) if v > 0]
+        count = min(len(present), self.options.structures_per_step or CLICKED_PER_SAMPLE)
+        if not count:
+            return []
+        values: list[int] = rng.choice(present, size=count, replace=False).tolist()
+        first = [v for v in present if one.structures[v - 1] in one.asked]
+        if first and first[0] not in values:
+            values[0] = first[0]
+        return sorted(values)
+
+    def _clicks(self, one: Batch, value: int, rng: np.random.Generator) -> Prompt:
+        label, affine = one.label[0, 0].cpu().numpy(), one.affine[0].cpu().numpy()
         most = self.options.positive_clicks, self.options.negative_clicks
-        return sample_clicks(label, value, affine, rng, batch.structures[value - 1], *most)
+        prompt = sample_clicks(label, value, affine, rng, one.structures[value - 1], *most)
+        if prompt is None:
+            raise ValueError(f"label value {value} is not in the patch")
+        return prompt
 
     def configure_optimizers(self) -> Any:
         """AdamW on what requires gradients; linear warm-up, then cosine decay to zero."""

@@ -11,21 +11,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from umdseg.data.geometry import Grid, Volume
+from umdseg.data.geometry import GRID_TOLERANCE_MM, Grid, Volume
+from umdseg.data.io.header import axis_codes, damaged, is_gzip, read_header, stored_bytes, where_of
 from umdseg.errors import UserError
 from umdseg.files import atomic
 
-GRID_TOLERANCE_MM = 0.1
+# float32 holds whole numbers exactly up to here
+_EXACT = 2**24
 
 
 def read_grid(path: Path | str, subject: str | None = None) -> Grid:
     """Grid of a file, from its header alone (voxels stay on disk).
 
     Raises:
-        UserError: file missing or not NIfTI, not 3-D, zero spacing, or an affine without a known
-            orientation or with shear.
+        UserError: file missing, not NIfTI or too small for its header; not 3-D; spacing not positive or
+            not in mm; an affine without a known orientation, with shear, or contradicting itself.
     """
-    return _grid(_open(path, subject), _where(path, subject))
+    return read_header(path, subject)[1]
 
 
 def read_image(path: Path | str, subject: str | None = None) -> Volume:
@@ -37,10 +39,16 @@ def read_image(path: Path | str, subject: str | None = None) -> Volume:
     Raises:
         UserError: as `read_grid`, or a truncated file, NaN or infinite voxels, all voxels equal.
     """
-    where = _where(path, subject)
-    image = _open(path, subject)
-    grid = _grid(image, where)
-    array = _voxels(image, path, where).reshape(grid.shape).astype(np.float32)
+    where = where_of(path, subject)
+    header, grid = read_header(path, subject)
+    stored = _voxels(header, path, where).reshape(grid.shape)
+    if stored.dtype.kind in "iu" and stored.dtype.itemsize > 2:
+        largest = max(abs(int(stored.min())), abs(int(stored.max())))
+        if largest > _EXACT:
+            what = f"image has whole numbers up to {largest}, which float32 cannot hold"
+            raise UserError(what, where=where, expected="HU, SUV or a.u.; was this a label or damaged?")
+    with np.errstate(over="ignore"):
+        array = stored.astype(np.float32)
     bad = int(array.size - np.isfinite(array).sum())
     if bad:
         raise UserError(
@@ -75,12 +83,11 @@ def read_label(
         UserError: as `read_grid`, or a truncated file, fractions, ids outside `allowed_ids`, or a grid
             further than 0.1 mm from the image's and from all others.
     """
-    where = _where(path, subject)
-    image = _open(path, subject)
-    grid = _grid(image, where)
+    where = where_of(path, subject)
+    header, grid = read_header(path, subject)
     if image_grid is not None and not lies_on(grid, image_grid, others):
         raise grid_mismatch(grid, image_grid, where, "its image")
-    array = _voxels(image, path, where).reshape(grid.shape)
+    array = _voxels(header, path, where).reshape(grid.shape)
     whole = np.round(array)
     # a NaN fails the comparison too
     if array.dtype.kind == "f" and not bool((np.abs(array - whole) <= 1e-3).all()):
@@ -106,6 +113,7 @@ def write_volume(volume: Volume, path: Path | str) -> None:
     # both forms, so that readers that prefer either see the same space; 1 = scanner coordinates
     image.set_sform(volume.grid.affine, code=1)  # type: ignore[no-untyped-call]
     image.set_qform(volume.grid.affine, code=1)  # type: ignore[no-untyped-call]
+    image.header.set_xyzt_units("mm")  # type: ignore[no-untyped-call]
     with atomic(path) as temporary:
         nib.save(image, temporary)
 
@@ -127,76 +135,21 @@ def grid_mismatch(grid: Grid, other: Grid, where: object, named: object) -> User
     )
 
 
-def _open(path: Path | str, subject: str | None) -> Any:
+def _voxels(header: Any, path: Path | str, where: str) -> NDArray[Any]:
     import nibabel as nib
 
-    where = _where(path, subject)
-    if not Path(path).is_file():
-        raise UserError("file is missing", where=where, expected="an existing NIfTI file (.nii or .nii.gz)")
+    kind: Any = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     try:
-        image = nib.load(path)
-    except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
-        what = f"not a readable NIfTI file: {error}"
-        raise UserError(what, where=where, expected="NIfTI-1 or NIfTI-2") from error
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        what = f"file cannot be read: {error}"
-        raise UserError(what, where=where, expected="a complete NIfTI file") from error
-    if not isinstance(image, nib.Nifti1Image):
-        raise UserError(f"file is {type(image).__name__}", where=where, expected="NIfTI (.nii or .nii.gz)")
-    return image
-
-
-def _voxels(image: Any, path: Path | str, where: str) -> NDArray[Any]:
-    try:
-        if str(path).endswith(".gz"):
+        if not is_gzip(path):
+            return np.asarray(kind.from_filename(path).dataobj)
+        with gzip.open(path) as stream:
+            content = stream.read(stored_bytes(header))
             # nibabel stops before the checksum at the end; read to it, or damage passes for voxels
-            with gzip.open(path) as stream:
-                image = type(image).from_bytes(stream.read())
-        return np.asarray(image.dataobj)
+            while stream.read(1 << 20):
+                pass
+        return np.asarray(kind.from_bytes(content).dataobj)
     except (OSError, EOFError, zlib.error, ValueError) as error:
-        what = f"file is truncated or damaged: {error}"
-        raise UserError(what, where=where, expected="a complete file; copy it again") from error
-
-
-def _grid(image: Any, where: str) -> Grid:
-    shape = tuple(int(n) for n in image.shape)
-    if len(shape) > 3 and all(n == 1 for n in shape[3:]):
-        shape = shape[:3]
-    if len(shape) != 3 or 0 in shape or image.get_data_dtype().fields:
-        what = f"volume has shape {tuple(image.shape)} and type {image.get_data_dtype()}"
-        raise UserError(what, where=where, expected="one 3-D volume of numbers per file")
-    with image.file_map["image"].get_prepare_fileobj("rb") as stream:
-        # as stored: the loaded header has had zeros replaced by ones
-        header = type(image.header).from_fileobj(stream, check=False)
-    spacing = np.asarray(header["pixdim"][1:4], dtype=float)
-    if not (np.isfinite(spacing).all() and (spacing != 0).all()):
-        what = f"voxel spacing in the header is {spacing.tolist()}"
-        raise UserError(what, where=where, expected="three non-zero lengths in mm")
-    if int(header["sform_code"]) == 0 and int(header["qform_code"]) == 0:
-        raise UserError(
-            "header has neither sform nor qform, so left and right are not known",
-            where=where,
-            expected="an affine to patient space (sform_code or qform_code > 0)",
-        )
-    return Grid((shape[0], shape[1], shape[2]), _affine(image.affine, where))
-
-
-def _affine(affine: Any, where: str) -> NDArray[np.float64]:
-    matrix = np.asarray(affine, dtype=np.float64)
-    if not np.isfinite(matrix).all():
-        raise UserError("affine holds NaN or infinity", where=where, expected="a finite 4 x 4 affine")
-    lengths = np.linalg.norm(matrix[:3, :3], axis=0)
-    if (lengths < 1e-6).any():
-        what = f"affine is singular: voxel spacing {lengths.tolist()}"
-        raise UserError(what, where=where, expected="three non-zero lengths in mm")
-    axes = matrix[:3, :3] / lengths
-    if np.abs(axes.T @ axes - np.eye(3)).max() > 1e-3:
-        raise UserError(
-            "affine is sheared: its axes are not at right angles",
-            where=where,
-            expected="a regular grid; resample the scan (gantry tilt, affine registration) first",
-        )
-    return matrix
+        raise damaged(error, where) from error
 
 
 def _check_ids(found: NDArray[Any], allowed: Collection[int] | None, where: str) -> None:
@@ -217,13 +170,6 @@ def _short(values: Any) -> str:
 
 
 def _describe(grid: Grid) -> str:
-    import nibabel as nib
-
-    codes = "".join(str(c) for c in nib.aff2axcodes(grid.affine))  # type: ignore[no-untyped-call]
     spacing = " x ".join(f"{s:.3g}" for s in grid.spacing)
     origin = ", ".join(f"{v:.1f}" for v in grid.affine[:3, 3])
-    return f"shape {grid.shape}, axes {codes}, {spacing} mm, first voxel at ({origin}) mm"
-
-
-def _where(path: Path | str, subject: str | None) -> str:
-    return f"{path}" + (f" (subject {subject})" if subject else "")
+    return f"shape {grid.shape}, axes {axis_codes(grid.affine)}, {spacing} mm, first voxel at ({origin}) mm"

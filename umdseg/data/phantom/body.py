@@ -20,7 +20,8 @@ from umdseg.data.phantom.vary import Habitus, Vary
 from umdseg.data.phantom.viscera import paint_abdomen, paint_brain
 from umdseg.seeds import generator
 
-FIELD_OF_VIEW = ((-215.0, -155.0, -475.0), (215.0, 165.0, 525.0))
+Extent = tuple[tuple[float, float, float], tuple[float, float, float]]
+FIELD_OF_VIEW: Extent = ((-215.0, -155.0, -475.0), (215.0, 165.0, 525.0))
 WARP_MM, WARP_STEP, ROUGH_STEP = 5.0, 70.0, 28.0
 
 
@@ -78,9 +79,7 @@ class Anatomy:
         )
 
 
-def grid_over(
-    box: tuple[tuple[float, float, float], tuple[float, float, float]], spacing: tuple[float, float, float]
-) -> Grid:
+def grid_over(box: Extent, spacing: tuple[float, float, float]) -> Grid:
     """The axis-aligned grid of the given spacing whose voxels cover `box` (mm)."""
     low, high, step = (np.asarray(v, dtype=float) for v in (*box, spacing))
     count = np.round((high - low) / step).astype(int)
@@ -89,8 +88,8 @@ def grid_over(
     return Grid((int(count[0]), int(count[1]), int(count[2])), affine)
 
 
-def texture(seed: int, name: str, grid: Grid, step: float = 22.0) -> Floats:
+def texture(seed: int, name: str, grid: Grid, step: float = 22.0, box: Extent = FIELD_OF_VIEW) -> Floats:
     """A smooth unit-variance field (X, Y, Z) for variation inside tissues, fixed in space by seed."""
-    whole = grid_over(FIELD_OF_VIEW, (10.0, 10.0, 10.0))
+    whole = grid_over(box, (10.0, 10.0, 10.0))
     field: Floats = Field.draw(generator(seed, "texture", name), whole, step, 1).on(grid)[0]
     return field

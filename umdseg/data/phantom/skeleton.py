@@ -22,14 +22,15 @@ def paint_skeleton(canvas: Canvas, vary: Vary) -> None:
     widths = (24, 24, 23, 20, 18, 16, 14, 13)
     for code, shrink in ((cortical, 0.0), (spongy, 2.5)):
         tube(canvas, code, SPINE, [w - shrink for w in widths])
-    _discs(canvas)
-    _posterior_elements(canvas, cortical)
+    paint_discs(canvas)
+    paint_posterior_elements(canvas, cortical)
     tube(canvas, spongy, ((0, 88, 20), (0, 84, 100), (0, 70, 168)), 9)
     _pelvis(canvas, cortical, spongy)
     ellipsoid(canvas, cortical, (0, -2, 430), (77, 92, 75), rough=0.01)
 
 
-def _discs(canvas: Canvas) -> None:
+def paint_discs(canvas: Canvas) -> None:
+    """Discs between the vertebral bodies that are there."""
     z = canvas.position[2]
     bone = [TISSUES["spongy_bone"].code, TISSUES["cortical_bone"].code]
     column = (np.abs(canvas.position[0]) < 26) & (canvas.position[1] < -20) & (z > -300) & (z < 330)
@@ -39,7 +40,8 @@ def _discs(canvas: Canvas) -> None:
     canvas.paint(TISSUES["soft"].code, (slice(None),) * 3, disc, over=bone)
 
 
-def _posterior_elements(canvas: Canvas, code: int) -> None:
+def paint_posterior_elements(canvas: Canvas, code: int) -> None:
+    """Spinous processes, and the canal in front of them."""
     for z in np.arange(-280, 260, 30.0):
         y = np.interp(z, [k[2] for k in SPINE], [k[1] for k in SPINE])
         ellipsoid(canvas, code, (0, y - 36, z), (6, 18, 8), rough=0.05)

@@ -31,9 +31,9 @@ def diaphragm(position: Floats) -> Floats:
 def paint_chest(canvas: Canvas, vary: Vary) -> None:
     """Paint lungs first; heart and vessels take their place from them."""
     _lungs(canvas, vary)
-    _airways(canvas, vary)
+    paint_airways(canvas, vary)
     _heart(canvas, vary)
-    _vessels(canvas, vary)
+    paint_vessels(canvas, vary)
     knots = vary.path("esophagus", OESOPHAGUS, 3.0)
     tube(canvas, TISSUES["esophagus"].code, knots, 9.0 * vary.factor("esophagus", 0.10))
 
@@ -63,7 +63,8 @@ def _lungs(canvas: Canvas, vary: Vary) -> None:
         region[outside] = before[outside]
 
 
-def _airways(canvas: Canvas, vary: Vary) -> None:
+def paint_airways(canvas: Canvas, vary: Vary) -> None:
+    """Trachea and main bronchi."""
     air = TISSUES["airway"].code
     fork = (2, -14, 118)
     tube(canvas, air, ((0, 4, 330), (0, -2, 270), (1, -8, 190), fork), 8.5)
@@ -83,7 +84,8 @@ def _heart(canvas: Canvas, vary: Vary) -> None:
     ellipsoid(canvas, blood, left, radii * 0.40, angles=angles, rough=0.03, channel=2, over=[wall])
 
 
-def _vessels(canvas: Canvas, vary: Vary) -> None:
+def paint_vessels(canvas: Canvas, vary: Vary) -> None:
+    """Great veins, pulmonary vessels, aorta, iliac vessels."""
     vein = TISSUES["vein"].code
     lung = TISSUES["lung"].code
     tube(canvas, vein, ((24, 0, 150), (26, 4, 100), (24, 8, 60)), 9)

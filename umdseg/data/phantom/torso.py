@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from umdseg.data.phantom.shapes import Canvas, Floats, ellipsoid
 from umdseg.data.phantom.tissues import TISSUES
@@ -45,6 +46,29 @@ def trunk_level(position: Floats, inset: float = 0.0) -> Floats:
     return np.where(z > _TRUNK[-1, 0], np.float32(9), level).astype(np.float32)
 
 
+def trunk_radius(
+    z: NDArray[np.float64], inset: float, angles: int, width: NDArray[np.float64], depth: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Distance (N, angles) in mm from the axis x = y = 0 to an outline `inset` mm below the skin.
+
+    Args:
+        z: (N,) template heights.
+        inset: depth below the skin, millimetres.
+        angles: number of directions, counter-clockwise from +x.
+        width: (N,) stretch of the trunk along x.
+        depth: (N,) stretch along y.
+    """
+    heights = np.clip(z, _TRUNK[0, 0], _TRUNK[-1, 0])
+    a, b, c = (np.interp(heights, _TRUNK[:, 0], column)[:, None] for column in _TRUNK[:, 1:].T)
+    a, b, c = (a - inset) * width[:, None], (b - inset) * depth[:, None], c * depth[:, None]
+    angle = np.arange(angles) * 2 * np.pi / angles
+    radius = np.full((len(z), angles), 100.0)
+    for _ in range(8):
+        x, y = np.abs(radius * np.cos(angle)) / a, np.abs(radius * np.sin(angle) - c) / b
+        radius /= (x**_POWER + y**_POWER) ** (1 / _POWER)
+    return radius
+
+
 def paint_body(canvas: Canvas, vary: Vary) -> None:
     """Paint trunk, legs and head as skin, fat and muscle, and the two cavities."""
     position = canvas.position
@@ -56,7 +80,7 @@ def paint_body(canvas: Canvas, vary: Vary) -> None:
         if name != "skin":
             inside &= z < 285 if name == "fat" else z < 352
         canvas.paint(TISSUES[name].code, whole, _legs_split(position, inside, inset))
-    _head(canvas)
+    paint_head(canvas)
     cavity = trunk_level(position, 2.5 + fat + WALL) < 1 + ripple
     _fill(canvas, "soft", cavity & (z >= 0) & (z < 215))
     _fill(canvas, "visceral_fat", cavity & (z < 0) & (z > -385) & (np.abs(position[0]) < 118))
@@ -74,7 +98,8 @@ def _fill(canvas: Canvas, tissue: str, inside: np.ndarray) -> None:
     canvas.paint(TISSUES[tissue].code, (slice(None), slice(None), slice(None)), inside)
 
 
-def _head(canvas: Canvas) -> None:
+def paint_head(canvas: Canvas) -> None:
+    """Scalp, face and its cavities; the skull comes later."""
     code = {name: TISSUES[name].code for name in ("skin", "fat", "muscle", "soft", "airway")}
     ellipsoid(canvas, code["skin"], (0, -2, 428), (85, 101, 84), rough=0.01)
     ellipsoid(canvas, code["skin"], (0, 34, 372), (66, 66, 72), rough=0.01)

@@ -35,9 +35,9 @@ def paint_abdomen(canvas: Canvas, vary: Vary) -> None:
     _liver(canvas, vary)
     _spleen(canvas, vary)
     _kidneys(canvas, vary)
-    _pancreas(canvas, vary)
+    paint_pancreas(canvas, vary)
     _stomach(canvas, vary)
-    _colon(canvas, vary)
+    paint_colon(canvas, vary)
     _bladder(canvas, vary)
 
 
@@ -85,7 +85,8 @@ def _kidneys(canvas: Canvas, vary: Vary) -> None:
         ellipsoid(canvas, pelvis, middle, radii * (0.36, 0.4, 0.36), over=[renal])
 
 
-def _pancreas(canvas: Canvas, vary: Vary) -> None:
+def paint_pancreas(canvas: Canvas, vary: Vary) -> None:
+    """Pancreas, head to tail."""
     knots = vary.path("pancreas", PANCREAS, 4)
     radius = vary.factor("pancreas", 0.1) * np.array([17, 16, 12.5, 12.5, 11])
     tube(canvas, TISSUES["pancreas"].code, knots, radius)
@@ -107,7 +108,8 @@ def _stomach(canvas: Canvas, vary: Vary) -> None:
     ellipsoid(canvas, TISSUES["bowel_gas"].code, bubble, size, over=content)
 
 
-def _colon(canvas: Canvas, vary: Vary) -> None:
+def paint_colon(canvas: Canvas, vary: Vary) -> None:
+    """Colon and rectum with gas, where no firm organ is."""
     wall, gas = TISSUES["colon"].code, TISSUES["colon_gas"].code
     size = vary.factor("colon", 0.10)
     knots = vary.path("colon", (*ASCENDING, *TRANSVERSE, *DESCENDING, *SIGMOID), 4)

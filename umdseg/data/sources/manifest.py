@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from umdseg.data.dataset import PairedDataset
-from umdseg.data.manifest import COLUMNS, read_manifest
+from umdseg.data.manifest import read_manifest
 from umdseg.data.options import DataOptions
-from umdseg.data.sources.base import Source
+from umdseg.data.rows import COLUMNS
+from umdseg.data.sources.base import Listing, Source
 from umdseg.errors import UserError
 
 _PAIRS = {"petct": ["ct", "pet"], "petmri": ["mr", "pet"]}
@@ -46,15 +46,13 @@ class ManifestSource(Source):
     """Reads the manifest and checks every file's header."""
 
     Options = ManifestOptions
+    options: ManifestOptions
 
-    def __init__(self, options: ManifestOptions) -> None:
-        self.options = options
-
-    def read(self, seed: int) -> PairedDataset:
-        """Read the dataset; splits are the manifest's, so `seed` changes nothing.
+    def listing(self, seed: int) -> Listing:
+        """As `Source.listing`; the splits are the manifest's unless `data.folds` deals others.
 
         Raises:
-            UserError: no manifest given, or anything wrong in it or in the headers of its files.
+            UserError: no manifest given, or anything wrong in it.
         """
         del seed
         name = self.options.name
@@ -68,4 +66,4 @@ class ManifestSource(Source):
                 "      subjects.yaml:  structures: {liver: 1, spleen: 2}\n"
                 f"    python train.py data={name} data.manifest=subjects.csv",
             )
-        return read_manifest(self.options.manifest, self.options.structures_file)
+        return Listing(read_manifest(self.options.manifest, self.options.structures_file))

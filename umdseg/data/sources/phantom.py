@@ -1,19 +1,26 @@
-"""data=phantom: procedural whole-body subjects, written once as NIfTI and then read like any data."""
+"""data=phantom: synthetic whole-body subjects, written once as NIfTI and then read like any data.
+
+Procedural by default; with `data.labels=DIR` on the real anatomy of organ label maps.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from umdseg.data.dataset import PairedDataset
-from umdseg.data.hashes import cache_root
+from umdseg.data.hashes import cache_root, file_hash
 from umdseg.data.options import DataOptions
-from umdseg.data.sources.base import Source
-from umdseg.errors import UserError
+from umdseg.data.phantom.cohort import MapTask, deal_maps, render_subject
+from umdseg.data.phantom.labelmap import find_maps, person, read_ids, stem, tracer_of
+from umdseg.data.sources.base import Listing, Source
+from umdseg.data.splits import deal
+from umdseg.errors import UserError, unknown
 from umdseg.files import sha256_value
 from umdseg.progress import track
 from umdseg.seeds import derive
@@ -21,7 +28,14 @@ from umdseg.vocabulary import UNITS, Modality, Scan, Subject
 
 # raised whenever anatomy or physics change, so that old files are not taken for new ones
 VERSION = 1
+MAP_VERSION = 1
+TRACERS = ("auto", "FDG", "PSMA")
+_TRAIN, _TEST = 16, 8
 _TRACER: dict[Modality, str | None] = {"ct": None, "pet": "FDG", "mr": "T1"}
+
+
+def _field_of_view() -> list[float]:
+    return [440.0, 320.0, 1000.0]
 
 
 @dataclass
@@ -29,19 +43,50 @@ class PhantomOptions(DataOptions):
     """Options of the phantoms.
 
     Attributes:
-        train: training subjects.
+        train: training subjects; people, with `labels`. None: 16, with `labels` those not tested.
         val: validation subjects.
-        test: test subjects.
+        test: test subjects. None: 8, with `labels` a third of the people.
         population: another name means other people, whatever the seed (pretraining uses its own).
         breathing_mm: how far PET organs lie above their label at the diaphragm (breathing mismatch).
+        labels: folder of organ label maps (NIfTI) to paint subjects onto; None is procedural anatomy.
+        label_ids: file naming the maps' ids; None means `label_ids.json` (or .yaml) in the folder.
+        tracer: FDG or PSMA; auto is PSMA for maps whose name starts with psma, else FDG.
+        copies: subjects per map: the first has the map's own anatomy, the others deformed ones.
+        deform: strength of that deformation; 1 is a warp of 4 mm and 4 % in size (standard deviations).
+        extent_mm: largest field of view along x, y and z; longer maps are cut at the feet.
     """
 
     name: str = "phantom"
-    train: int = 16
+    train: int | None = None
     val: int = 0
-    test: int = 8
+    test: int | None = None
     population: str = "study"
     breathing_mm: float = 0.0
+    labels: str | None = None
+    label_ids: str | None = None
+    tracer: str = "auto"
+    copies: int = 1
+    deform: float = 1.0
+    extent_mm: list[float] = field(default_factory=_field_of_view)
+
+    def validate(self) -> None:
+        """Refuse values that cannot work, and options of label maps without label maps.
+
+        Raises:
+            UserError: as `DataOptions.validate`, an unknown tracer, or a number outside its range.
+        """
+        super().validate()
+        if self.tracer not in TRACERS:
+            raise unknown("tracer", self.tracer, TRACERS, where="data.tracer")
+        if self.copies < 1 or self.deform < 0:
+            given, where = f"copies={self.copies}, deform={self.deform}", "data.copies, data.deform"
+            raise UserError(f"{given} is out of range", where=where, expected="copies >= 1, deform >= 0")
+        if len(self.extent_mm) != 3 or not min(self.extent_mm) >= 100:
+            expected = "three lengths in mm, each 100 or more"
+            raise UserError(f"{self.extent_mm} is no extent", where="data.extent_mm", expected=expected)
+        if self.labels is None and (self.label_ids or self.copies != 1 or self.tracer == "PSMA"):
+            what = "label_ids, copies and tracer=PSMA are for subjects on label maps"
+            raise UserError(what, where="data.labels", expected="data.labels=DIR as well")
 
 
 @dataclass(frozen=True)
@@ -56,31 +101,42 @@ class PhantomSource(Source):
     """Renders the subjects asked for; the same seed and options give the same files."""
 
     Options = PhantomOptions
+    options: PhantomOptions
     generated = True
-
-    def __init__(self, options: PhantomOptions) -> None:
-        self.options = options
 
     def load(self, seed: int) -> PairedDataset:
         """The dataset; scans that are not in the cache yet are rendered on all cores.
 
         Raises:
-            UserError: a negative number of subjects, or none at all.
+            UserError: a negative number of subjects, or none at all; with `labels` anything wrong with the
+                folder, the ids or a map.
         """
+        if self.options.labels is not None:
+            maps, dataset = self._plan_maps(seed)
+            dataset = deal(dataset, self.options, seed)
+            _render_all([task for task in maps if task.missing()], render_subject, "subject")
+            return dataset
         tasks, dataset = self._plan(seed)
-        _render_all([task for task in tasks if not _done(task)])
+        dataset = deal(dataset, self.options, seed)
+        _render_all([task for task in tasks if not _done(task)], _render, "scan")
         return dataset
 
-    def read(self, seed: int) -> PairedDataset:
-        """The subjects as `load` gives them, rendered or not.
+    def listing(self, seed: int) -> Listing:
+        """The subjects as `load` gives them, rendered or not, in the splits of `train`, `val` and `test`.
 
         Raises:
             UserError: as `load`.
         """
-        return self._plan(seed)[1]
+        plan = self._plan if self.options.labels is None else self._plan_maps
+        return Listing(plan(seed)[1])
 
     def _plan(self, seed: int) -> tuple[list[_Task], PairedDataset]:
-        counts = {"train": self.options.train, "val": self.options.val, "test": self.options.test}
+        train, test = self.options.train, self.options.test
+        counts = {
+            "train": _TRAIN if train is None else train,
+            "val": self.options.val,
+            "test": _TEST if test is None else test,
+        }
         if min(counts.values()) < 0 or not any(counts.values()):
             raise UserError(
                 f"phantom subjects: {counts}", where="data.train, data.val, data.test", expected="0 or more"
@@ -100,14 +156,74 @@ class PhantomSource(Source):
 
         return tasks, PairedDataset("phantom", tuple(subjects), STRUCTURES, root)
 
+    def _plan_maps(self, seed: int) -> tuple[list[MapTask], PairedDataset]:
+        options = self.options
+        folder = str(options.labels)
+        structures = read_ids(folder, options.label_ids)
+        maps = find_maps(folder)
+        _refuse_same(maps, options.cache_dir)
+        counts = {"train": options.train, "val": options.val, "test": options.test}
+        root = cache_root(options.cache_dir) / "phantom"
+        tasks, subjects = [], []
+        for split, paths in deal_maps(maps, seed, counts).items():
+            for path in paths:
+                for copy in range(options.copies):
+                    task = self._map_task(root, seed, path, structures, copy)
+                    tasks.append(task)
+                    scans = {m: self._map_scan(task, m) for m in task.modalities}
+                    name = stem(path) + (f"_copy{copy}" if copy else "")
+                    subjects.append(Subject(name, scans, split, "", "phantom", person(stem(path))))
+        return tasks, PairedDataset("phantom", tuple(subjects), structures, root)
+
+    def _map_task(self, root: Path, seed: int, path: Path, structures: dict[str, int], copy: int) -> MapTask:
+        options, name = self.options, stem(path)
+        tracer = tracer_of(name) if options.tracer == "auto" else options.tracer
+        number = derive(seed, "phantom", options.population, "map", name, copy)
+        extent = (options.extent_mm[0], options.extent_mm[1], options.extent_mm[2])
+        deform = options.deform if copy else 0.0
+        from umdseg.data.phantom.mapped import MAP_SCANNER
+
+        told = [MAP_VERSION, VERSION, asdict(MAP_SCANNER), structures, tracer, number, deform, extent]
+        key = sha256_value([*told, options.breathing_mm, file_hash(path, options.cache_dir)])[:16]
+        return MapTask(
+            folder=root / "maps" / key,
+            modalities=tuple(self._modalities()),
+            map=path,
+            structures=structures,
+            seed=number,
+            tracer=tracer,
+            breathing_mm=options.breathing_mm,
+            deform=deform,
+            extent_mm=extent,
+        )
+
+    def _map_scan(self, task: MapTask, modality: Modality) -> Scan:
+        image, label = task.files(modality)
+        told = task.tracer if modality == "pet" else _TRACER[modality]
+        return Scan(image, modality, UNITS[modality], label, told)
+
     def _modalities(self) -> list[Modality]:
         trained = {m for m, weight in self.options.train_modalities.items() if weight > 0}
         return [m for m in UNITS if m in self.options.modalities or m in trained]
 
     def _key(self) -> str:
-        from umdseg.data.phantom.imaging import Scanner
+        return sha256_value([VERSION, asdict(_scanner()), self.options.breathing_mm])[:12]
 
-        return sha256_value([VERSION, asdict(Scanner()), self.options.breathing_mm])[:12]
+
+def _scanner() -> Any:
+    from umdseg.data.phantom.imaging import Scanner
+
+    return Scanner()
+
+
+def _refuse_same(maps: Sequence[Path], cache_dir: str | None) -> None:
+    """One map under two names could be trained on and tested."""
+    seen: dict[str, Path] = {}
+    for path in track(maps, "read label maps", "map"):
+        other = seen.setdefault(file_hash(path, cache_dir), path)
+        if other != path:
+            what = f"label maps {other.name} and {path.name} are the same"
+            raise UserError(what, where=path, expected="every person's map once")
 
 
 def _scan(task: _Task) -> Scan:
@@ -124,27 +240,26 @@ def _done(task: _Task) -> bool:
     return all(path.is_file() for path in _files(task))
 
 
-def _render_all(tasks: Sequence[_Task]) -> None:
+def _render_all(tasks: Sequence[Any], render: Callable[[Any], None], unit: str) -> None:
     if not tasks:
         return
-    told = ("render phantoms", "scan")
+    told = ("render phantoms", unit)
     if len(tasks) < 3:
         for task in track(tasks, *told):
-            _render(task)
+            render(task)
         return
     # fresh processes: a fork would copy the locks of torch's threads
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(os.cpu_count() or 1, len(tasks), 8), mp_context=context) as pool:
-        for _ in track(pool.map(_render, tasks), *told, total=len(tasks)):
+        for _ in track(pool.map(render, tasks), *told, total=len(tasks)):
             pass
 
 
 def _render(task: _Task) -> None:
     from umdseg.data.io.nifti import write_volume
-    from umdseg.data.phantom.imaging import Scanner
     from umdseg.data.phantom.subject import render
 
-    image, label = render(task.subject, task.modality, Scanner(), task.breathing_mm)
+    image, label = render(task.subject, task.modality, _scanner(), task.breathing_mm)
     paths = _files(task)
     # the image last: a subject counts as rendered when both files are there
     write_volume(label, paths[1])

@@ -7,16 +7,16 @@ where PET is in SUV, MR is bias-corrected and the field of view is cut 5 cm arou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from umdseg import anatomy
 from umdseg.data.dataset import PairedDataset
-from umdseg.data.options import DataOptions
-from umdseg.data.sources.base import Source
+from umdseg.data.sources.base import Listing, RootOptions, Source
+from umdseg.data.sources.layout import root_of
 from umdseg.errors import UserError
-from umdseg.seeds import derive
-from umdseg.vocabulary import MODALITIES, UNITS, Modality, Scan, Subject
+from umdseg.vocabulary import UNITS, Modality, Scan, Subject
 
 _FILES: dict[Modality, tuple[str, str | None]] = {
     "ct": ("CT", None),
@@ -26,44 +26,34 @@ _FILES: dict[Modality, tuple[str, str | None]] = {
 
 
 @dataclass
-class StsOptions(DataOptions):
+class StsOptions(RootOptions):
     """Options of the sarcoma patients.
 
     Attributes:
         root: folder that holds `nifti/STS_*` or `STS_*`, any subset of patients, or one patient's folder.
-        folds: the patients are dealt into this many parts.
-        fold: the part that is tested; the others train.
-        val_share: share of the training patients set aside for validation.
+        folds: the data come without a split.
     """
 
     name: str = "sts"
-    root: str | None = None
-    folds: int = 3
-    fold: int = 0
-    val_share: float = 0.0
+    folds: int | None = 3
 
 
 class StsSource(Source):
-    """Finds the patients and splits them by patient, seeded."""
+    """Finds the patients; those without CT stay, as patients without CT."""
 
     Options = StsOptions
+    options: StsOptions
 
-    def __init__(self, options: StsOptions) -> None:
-        self.options = options
-
-    def read(self, seed: int) -> PairedDataset:
-        """Read the dataset; patients without CT stay, as patients without CT.
+    def listing(self, seed: int) -> Listing:
+        """As `Source.listing`.
 
         Raises:
-            UserError: no root given, no patients in it, an image without its mask, unusable headers,
-                or folds that make no sense.
+            UserError: no root given, no patients in it, or an image without its mask.
         """
-        root = _root(self.options.root)
-        folders = patient_folders(root)
-        scans = {folder.name: _scans(folder) for folder in folders}
-        split = assign(scans, seed, self.options.folds, self.options.fold, self.options.val_share)
-        subjects = tuple(Subject(name, own, split[name], "", "sts") for name, own in scans.items())
-        return PairedDataset("sts", subjects, {"tumour": 1}, folders[0].parent)
+        del seed
+        folders = patient_folders(root_of(self.options.root, "sts", "nifti/STS_* or STS_*"))
+        subjects = tuple(Subject(f.name, _scans(f), "", "", "sts") for f in folders)
+        return Listing(PairedDataset("sts", subjects, anatomy.ids("sts"), folders[0].parent))
 
 
 def patient_folders(root: Path) -> list[Path]:
@@ -76,45 +66,6 @@ def patient_folders(root: Path) -> list[Path]:
             return folders
     expected = "folders STS_001, STS_002, ... in it or in its nifti/"
     raise UserError("no patients found", where=root, expected=expected)
-
-
-def assign(
-    scans: Mapping[str, Mapping[Modality, Scan]], seed: int, folds: int, fold: int, val_share: float
-) -> dict[str, str]:
-    """Patient -> split. Complete patients are dealt first, so that every fold tests PET/CT/MR pairs.
-
-    A patient alone is tested: there is nobody to train on.
-    """
-    if folds < 2 or not 0 <= fold < folds or not 0 <= val_share < 1:
-        raise UserError(
-            f"folds={folds}, fold={fold}, val_share={val_share}",
-            where="data.folds, data.fold, data.val_share",
-            expected="folds >= 2, fold from 0 to folds - 1, val_share from 0 up to 1",
-        )
-    if len(scans) == 1:
-        return dict.fromkeys(scans, "test")
-    order = sorted(scans, key=lambda name: (len(scans[name]) < len(MODALITIES), derive(seed, "sts", name)))
-    train = [name for i, name in enumerate(order) if i % folds != fold]
-    held = round(val_share * len(train))
-    val = set(sorted(train, key=lambda name: derive(seed, "sts-val", name))[:held])
-    return {
-        name: "test" if i % folds == fold else "val" if name in val else "train"
-        for i, name in enumerate(order)
-    }
-
-
-def _root(given: str | None) -> Path:
-    if not given:
-        raise UserError(
-            "data=sts needs the folder of the patients",
-            where="data.root",
-            expected="python train.py data=sts data.root=FOLDER, where FOLDER holds nifti/STS_* or STS_*",
-        )
-    root = Path(given).expanduser()
-    if not root.is_dir():
-        expected = "a folder with nifti/STS_* or STS_*"
-        raise UserError("folder is missing", where=f"data.root={root}", expected=expected)
-    return root
 
 
 def _scans(folder: Path) -> dict[Modality, Scan]:

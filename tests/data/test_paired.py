@@ -1,0 +1,169 @@
+"""Paired samples: one place, all modalities. Landmarks are closed forms in patient millimetres."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from umdseg.data.datamodule import PairedDataModule
+from umdseg.data.paired import PairedBatch, PairedItem
+from umdseg.data.preprocess import Preprocessing
+from umdseg.data.sources.manifest import ManifestOptions, ManifestSource
+
+
+class Window:
+    kind, low, high = "window", 0.0, 100.0
+
+
+MODALITIES = ("ct", "pet", "mr")
+CARD = Preprocessing((3.0, 3.0, 3.0), dict.fromkeys(MODALITIES, Window()), None, (20, 20, 20))
+LANDMARK, SIGMA = np.array([7.3, -4.1, 11.7]), 7.0
+
+
+def turned(degrees: float) -> np.ndarray:
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+
+
+def affine(axes: np.ndarray, spacing: tuple[float, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """A grid of any orientation centred on the origin."""
+    made = np.eye(4)
+    made[:3, :3] = axes * np.array(spacing)
+    made[:3, 3] = -made[:3, :3] @ ((np.array(shape) - 1) / 2)
+    return made
+
+
+# flipped CT, coarse PET, oblique MR
+GRIDS = {
+    "ct": ((60, 61, 50), affine(np.diag([-1, -1, 1.0]), (2, 2, 2.5), (60, 61, 50))),
+    "pet": ((30, 30, 31), affine(np.eye(3), (4.07, 4.07, 4), (30, 30, 31))),
+    "mr": ((64, 64, 40), affine(turned(20), (1.9, 1.9, 3.1), (64, 64, 40))),
+}
+
+
+def write(folder: Path, subject: str, modality: str, label: bool) -> str:
+    """A blob around the landmark, and as label (liver, id 2) all within 10 mm of it."""
+    shape, place = GRIDS[modality]
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)
+    far = np.linalg.norm(index @ place[:3, :3].T + place[:3, 3] - LANDMARK, axis=-1)
+    image = 90 * np.exp(-0.5 * (far / SIGMA) ** 2)
+    (folder / subject).mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(image.astype(np.float32), place), folder / subject / f"{modality}.nii.gz")
+    mask = (2 * (far < 10)).astype(np.uint8)
+    nib.save(nib.Nifti1Image(mask, place), folder / subject / f"{modality}_label.nii.gz")
+    units, tracer = {"ct": ("HU", ""), "pet": ("SUV", "FDG"), "mr": ("a.u.", "T1")}[modality]
+    named = f"{subject}/{modality}_label.nii.gz" if label else ""
+    return f"{subject},{modality},{subject}/{modality}.nii.gz,{named},{units},{tracer},train,here"
+
+
+HEADER = "subject,modality,image,label,units,tracer_or_sequence,split,site"
+
+
+@pytest.fixture
+def module(tmp_path: Path) -> Callable[..., PairedDataModule]:
+    def build(subjects: dict[str, tuple[str, ...]], labelled=MODALITIES, **options) -> PairedDataModule:
+        rows = [write(tmp_path, s, m, m in labelled) for s, own in subjects.items() for m in own]
+        (tmp_path / "mine.csv").write_text("\n".join([HEADER, *rows]) + "\n")
+        (tmp_path / "mine.yaml").write_text("structures: {liver: 2, spleen: 1}\n")
+        options = {"paired": True, "augment": False, "bad_intensity": "warn", **options}
+        weights = options.pop("train_modalities", dict.fromkeys(MODALITIES, 1.0))
+        chosen = ManifestOptions(manifest=str(tmp_path / "mine.csv"), train_modalities=weights, **options)
+        data = ManifestSource(chosen).load(0)
+        return PairedDataModule(data, chosen, CARD, (20, 20, 20), ("spleen", "liver"), 0)
+
+    return build
+
+
+def landmark(item: PairedItem) -> np.ndarray:
+    """Fractional voxel index of the landmark by the item's affine."""
+    matrix = item.affine.double().numpy()
+    return np.linalg.solve(matrix[:3, :3], LANDMARK - matrix[:3, 3])
+
+
+def centre(image: torch.Tensor) -> np.ndarray:
+    """Centre of mass of a blob (the square makes its tails, which the window may cut, weigh less)."""
+    weight = image[0].double().numpy() ** 2
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in weight.shape], indexing="ij"), axis=-1)
+    return (index * weight[..., None]).sum(axis=(0, 1, 2)) / weight.sum()
+
+
+@pytest.mark.parametrize("reference", ["ct", "pet", "mr", "card"])
+def test_a_landmark_falls_on_the_same_voxel_in_every_modality(module, reference: str) -> None:
+    data = module({"A": MODALITIES}, reference=reference, foreground=1.0).train_dataloader().dataset
+    seen = 0
+    for number in range(60):
+        item = data[number]
+        wanted = landmark(item)
+        # away from the rim the blob is whole, and its centre is the landmark
+        if (wanted < 6).any() or (wanted > 13).any():
+            continue
+        seen += 1
+        for modality in MODALITIES:
+            np.testing.assert_allclose(centre(item.image[modality]), wanted, atol=0.2, err_msg=modality)
+        index = np.argwhere(item.label[0].numpy() == 2).mean(axis=0)
+        np.testing.assert_allclose(index, wanted, atol=0.5)
+        assert item.asked == "liver"
+    assert seen >= 3
+
+
+def test_a_modality_that_is_lacking_is_zeros_and_not_present(module) -> None:
+    made = module({"A": ("ct", "pet"), "B": ("pet", "mr"), "C": ("ct",)}, batch_size=8, patches_per_epoch=40)
+    had = {"A": [True, True, False], "B": [False, True, True], "C": [True, False, False]}
+    subjects = set()
+    for batch in made.train_dataloader():
+        assert isinstance(batch, PairedBatch)
+        assert list(batch.image) == list(MODALITIES)
+        assert batch.present.dtype == torch.bool
+        assert batch.label.shape == batch.image["ct"].shape == (8, 1, 20, 20, 20)
+        for number, subject in enumerate(batch.subject):
+            subjects.add(subject)
+            assert batch.present[number].tolist() == had[subject]
+            for modality, present in zip(MODALITIES, had[subject], strict=True):
+                assert batch.image[modality].dtype == torch.float32
+                assert bool(batch.image[modality][number].any()) <= present
+            assert batch.tracer["pet"][number] == ("" if subject == "C" else "FDG")
+            if batch.asked[number]:
+                value = 1 + batch.structures.index(batch.asked[number])
+                assert (batch.label[number] == value).any()
+    assert subjects == set("ABC")
+    assert any(batch.image["mr"].any() for batch in made.train_dataloader())
+
+
+def test_the_label_is_the_references_or_of_whoever_has_one(module) -> None:
+    made = module({"A": ("ct", "pet")}, labelled=("pet",), foreground=1.0)
+    data = made.train_dataloader().dataset
+    assert all(data[number].asked == "liver" for number in range(10))
+
+
+def test_modalities_switched_off_or_held_by_nobody_are_left_out(module) -> None:
+    made = module({"A": ("ct", "pet")}, train_modalities={"pet": 1.0, "mr": 1.0}, foreground=1.0)
+    item = made.train_dataloader().dataset[0]
+    assert list(item.image) == ["pet"]
+    assert item.present.tolist() == [True]
+
+
+def test_items_are_the_same_whoever_draws_them(module) -> None:
+    subjects = {"A": MODALITIES, "B": ("ct", "mr")}
+    plain = list(module(subjects, patches_per_epoch=6).train_dataloader())
+    worker = list(module(subjects, patches_per_epoch=6, workers=1).train_dataloader())
+    for one, two in zip(plain, worker, strict=True):
+        assert one.subject == two.subject
+        assert all(torch.equal(one.image[m], two.image[m]) for m in MODALITIES)
+
+
+def test_augmentation_leaves_places_and_absent_modalities_alone(module) -> None:
+    subjects = {"A": ("ct", "pet"), "B": ("mr",)}
+    plain = module(subjects, patches_per_epoch=12).train_dataloader().dataset
+    varied = module(subjects, patches_per_epoch=12, augment=True).train_dataloader().dataset
+    for number in range(12):
+        one, two = plain[number], varied[number]
+        assert torch.equal(one.label, two.label)
+        assert torch.equal(one.affine, two.affine)
+        for modality, present in zip(MODALITIES, two.present.tolist(), strict=True):
+            assert present or not two.image[modality].any()
+    assert any(not torch.equal(plain[n].image["ct"], varied[n].image["ct"]) for n in range(12))

@@ -1,0 +1,178 @@
+"""`umdseg check` behind the command: every problem is a finding, the others are still looked for."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from umdseg.data.io.nifti import read_image
+from umdseg.data.verdict import Finding
+from umdseg.preflight import estimate
+from umdseg.preflight.check import Check
+from umdseg.preflight.look import look
+from umdseg.preflight.table import grouped, table
+
+
+@pytest.fixture(autouse=True)
+def _no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A known pace, so that the estimate can be computed by hand."""
+    monkeypatch.setattr(estimate, "throughput", lambda *_: 1e12)
+
+
+def checks(csv: Path, *overrides: str, door: str = "train", deep: bool = False) -> dict[str, Check]:
+    found = look(door, ["data=petct", f"data.manifest={csv}", *overrides], deep=deep)
+    return {check.name: check for check in found}
+
+
+def told(found: dict[str, Check], level: str | None = None) -> list[str]:
+    return [f.what for check in found.values() for f in check.findings if level in (None, f.level)]
+
+
+def test_clean_data_pass_every_check(bodies: Callable) -> None:
+    found = checks(bodies(12), deep=True)
+    assert told(found) == []
+    assert list(found) == [
+        *("configuration", "data", "files", "splits", "weights", "structures", "prompts", "adapter"),
+        *("memory", "time", "disk", "voxels", "labels", "patient space"),
+    ]
+    assert found["data"].numbers == "mine: 12 subjects, 12 ct, 12 pet"
+    assert found["splits"].numbers == "6 to train on, 6 scored"
+    assert "48 usable files" in found["files"].numbers
+
+
+def test_problems_of_all_kinds_are_collected_at_once(bodies: Callable) -> None:
+    csv = bodies(4)
+    path = csv.parent / "P1x" / "pet.nii.gz"
+    path.write_bytes(path.read_bytes()[:-100])
+    (csv.parent / "P0" / "ct.nii.gz").unlink()
+    found = checks(csv, "model=vista3d", "prompt.kinds=[point]", "fit.steps=0")
+    said = "\n".join(told(found, "refuse"))
+    assert "image of subject P0 is missing" in said
+    assert "truncated or damaged" in said, "the headers of the good rows are still read"
+    assert "terms to accept first" in said, "the model is still looked at"
+    assert any("only 2 scored subjects" in what for what in told(found, "warn"))
+
+
+def test_configuration_mistakes_do_not_hide_those_of_the_data(bodies: Callable) -> None:
+    found = checks(bodies(2), "data.batch_size=0", "data.manifest=gone.csv")
+    assert {"configuration", "data"} <= {name for name, check in found.items() if check.level == "refuse"}
+
+
+def test_a_source_without_its_files_is_told_once() -> None:
+    found = {check.name: check for check in look("train", ["data=petct"])}
+    assert len([what for what in told(found) if "manifest" in what]) == 1
+
+
+def test_structures_and_prompts_of_both_doors(bodies: Callable) -> None:
+    csv = bodies(2)
+    csv.with_suffix(".yaml").write_text("structures: {liver: 1, tumour: 2}\n")
+    trained, scored = checks(csv), checks(csv, "data.split=all", door="evaluate")
+    assert trained["structures"].numbers == "2 structures: 1 known by class, 1 learned as new"
+    assert trained["structures"].level == "pass"
+    assert scored["structures"].level == "warn"
+    assert "does not know tumour by class; point remains" in scored["structures"].findings[0].what
+    assert scored["adapter"].numbers == "none"
+
+
+def test_an_empty_split_is_refused(bodies: Callable) -> None:
+    csv = bodies(1)
+    assert "no subject of dataset 'mine' is in split 'test'" in told(checks(csv), "refuse")
+
+
+def test_the_estimate_follows_from_its_numbers(bodies: Callable) -> None:
+    import re
+
+    found = checks(bodies(4), "fit.steps=1000", "prompt=auto")
+    flops = float(re.search(r"([\d,]+) GFLOP a window", found["time"].numbers)[1].replace(",", ""))
+    # bodies fill 64 x 48 x 40 voxels of 6 mm at most, which is one window of 72 x 48 x 64
+    assert "2 x predicting 4 windows" in found["time"].numbers
+    minutes = float(re.search(r"fitting (\d+) min", found["time"].numbers)[1])
+    # forward and backward of two samples cost between 2 x 2 and 2 x 4 forward passes (the base is frozen)
+    assert 4 * flops <= minutes * 60 * 1e12 / 1e9 / 1000 <= 8 * flops
+    twice = checks(bodies(4), "fit.steps=2000", "prompt=auto")["time"].numbers
+    assert float(re.search(r"fitting (\d+) min", twice)[1]) == pytest.approx(2 * minutes, abs=1)
+
+
+def test_too_little_memory_is_refused(bodies: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "_free_memory", lambda: 100_000_000)
+    found = checks(bodies(2))
+    assert found["memory"].level == "refuse"
+    assert "a smaller data.batch_size" in found["memory"].findings[0].expected
+
+
+def test_voxels_are_looked_at_only_when_asked(bodies: Callable) -> None:
+    csv = bodies(12)
+    rewrite(csv.parent / "P0" / "ct.nii.gz", lambda a: np.where(a > 0, np.nan, a))
+    rewrite(csv.parent / "P1x" / "ct_label.nii.gz", lambda a: a * 0)
+    rewrite(csv.parent / "P2xx" / "pet.nii.gz", lambda a: a * 30_000)
+    assert told(checks(csv)) == []
+    found = checks(csv, deep=True)
+    assert any("NaN" in what for what in told(found, "refuse"))
+    assert found["labels"].level == "warn"
+    assert found["labels"].findings[0].what == "label map has no foreground"
+    assert any("P2xx" in f.where for f in found["voxels"].findings), "PET in counts"
+
+
+def test_bodies_apart_and_mirrored_labels(bodies: Callable) -> None:
+    apart = checks(bodies(12, shift=(150.0, 0, 0)), deep=True)
+    assert all("do not overlap" in f.what for f in apart["patient space"].findings)
+    assert len(apart["patient space"].findings) == 12
+    mirrored = checks(bodies(12, mirrored=True), deep=True)
+    assert len([what for what in told(mirrored) if "flipped?" in what]) == 12, "the PET's labels"
+
+
+def test_a_copied_scan_and_a_structure_that_is_nowhere(bodies: Callable) -> None:
+    csv = bodies(12)
+    csv.with_suffix(".yaml").write_text("structures: {liver: 1, spleen: 2, brain: 3}\n")
+    copied = csv.parent / "P1x" / "ct.nii.gz"
+    copied.write_bytes((csv.parent / "P0" / "ct.nii.gz").read_bytes())
+    said = told(checks(csv, deep=True), "warn")
+    assert said == ["subjects P0 and P1x have the same voxels", "no label holds brain"]
+
+
+def test_generated_data_are_not_rendered(tmp_path: Path) -> None:
+    found = {check.name: check for check in look("train", ["data.train=2", "data.test=2"])}
+    assert told(found, "refuse") == []
+    assert "24 files made by the run, not by a check" in found["files"].numbers
+    assert not list(tmp_path.rglob("*.nii*"))
+
+
+def test_one_problem_in_many_files_is_one_line() -> None:
+    many = tuple(
+        Finding("refuse", f"file has {i} voxels that are NaN", f"/d/{i}.nii (subject P{i})")
+        for i in range(300)
+    )
+    out = io.StringIO()
+    table([Check("files", "300 files", many)], "umdseg train", out)
+    text = out.getvalue()
+    assert text.count("voxels that are NaN") == 1
+    assert "(300 times, for example)" in text
+    assert text.count("where:") == 3
+    assert "... and 297 more" in text
+    assert "Mend what is refused (300 problems), then check again." in text
+    loud = io.StringIO()
+    table([Check("files", "300 files", many)], "umdseg train", loud, verbose=True)
+    assert loud.getvalue().count("where:") == 300
+
+
+def test_problems_that_differ_stay_apart_and_the_worst_comes_first() -> None:
+    findings = [
+        Finding("warn", "a"),
+        Finding("refuse", "subject P1 is odd"),
+        Finding("refuse", "subject Q is odd"),
+    ]
+    findings += [Finding("refuse", "another"), Finding("pass", "fine")]
+    assert [len(group) for group in grouped(findings)] == [2, 1, 1]
+    assert [group[0].level for group in grouped(findings)] == ["refuse", "refuse", "warn"]
+
+
+def rewrite(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    volume = read_image(path) if "label" not in path.name else None
+    image = nib.load(path)
+    array = volume.array if volume else np.asarray(image.dataobj)
+    nib.save(nib.Nifti1Image(change(array).astype(array.dtype), image.affine), path)

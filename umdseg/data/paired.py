@@ -1,0 +1,162 @@
+"""Training samples that hold all modalities of a subject at the same millimetres, for fusion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from umdseg.data.augment import vary_intensity
+from umdseg.data.fov import Reference
+from umdseg.data.geometry import Grid
+from umdseg.data.options import DataOptions
+from umdseg.data.patches import Window, pick_value, place, read_on
+from umdseg.data.scans import ScanStore
+from umdseg.data.store import CachedScan
+from umdseg.data.training import Draws
+from umdseg.seeds import generator
+from umdseg.vocabulary import MODALITIES, Modality, Subject
+
+
+@dataclass
+class PairedItem:
+    """One sample: what `PairedBatch` holds, without the batch axis."""
+
+    image: dict[Modality, torch.Tensor]
+    present: torch.Tensor
+    label: torch.Tensor
+    affine: torch.Tensor
+    subject: str
+    tracer: dict[Modality, str]
+    asked: str
+
+
+@dataclass
+class PairedBatch:
+    """Preprocessed patches of several modalities on one lattice.
+
+    Attributes:
+        image: modality -> (B, 1, X, Y, Z) float32, RAS+, in the card's spacing and intensity scale; 0 where
+            the subject lacks the modality or the scan does not reach.
+        present: (B, M) bool, in the order of `image`: whether the subject has the modality.
+        label: (B, 1, X, Y, Z) int16; 0 is background, i + 1 is `structures[i]`.
+        affine: (B, 4, 4) float32, voxel index of the patch -> patient millimetres, of all modalities.
+        subject: one per sample.
+        tracer: modality -> tracer or sequence, one per sample, "" where it is not known.
+        structures: canonical names the label values stand for.
+        asked: the structure each patch was drawn for and holds, "" where it was drawn anywhere.
+    """
+
+    image: dict[Modality, torch.Tensor]
+    present: torch.Tensor
+    label: torch.Tensor
+    affine: torch.Tensor
+    subject: list[str]
+    tracer: dict[Modality, list[str]]
+    structures: tuple[str, ...]
+    asked: list[str]
+
+
+class PairedPatches(Draws[PairedItem]):
+    """The same window of every modality, on the lattice of the subject's reference grid.
+
+    Drawn in turn: a subject, a structure present in its reference label by weight (or none: anywhere), one
+    voxel of it, the window around it. The label is that of the reference scan or, where that has none, of
+    the first labelled scan.
+
+    Args:
+        modalities: what each sample holds, in this order.
+        reference: whose grid the windows lie on.
+        subjects, scans, options, window, structures, seed: see `Draws`.
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[Modality],
+        reference: Reference,
+        subjects: Sequence[Subject],
+        scans: ScanStore,
+        options: DataOptions,
+        window: Window,
+        structures: Sequence[str],
+        seed: int,
+    ) -> None:
+        super().__init__(subjects, scans, options, window, structures, seed)
+        self.modalities, self.reference = tuple(modalities), reference
+        self._grids: dict[str, Grid] = {}
+
+    def draw(self, index: int) -> PairedItem:
+        """The sample of this number."""
+        rng = generator(self.seed, "pair", index)
+        subject = self.subjects[int(rng.integers(len(self.subjects)))]
+        scans = {m: self.scans.get(subject, m) for m in needed(subject, self.modalities, self.reference)}
+        source = label_source(subject, self.reference)
+        value = pick_value(scans[source], rng, self.options.foreground, self.weights)
+        target = self._window(subject, scans, source, value, rng)
+        read = {m: read_on(scan, target) for m, scan in scans.items()}
+        image = {m: read[m][0] if m in read else torch.zeros(1, *self.window) for m in self.modalities}
+        if self.options.augment:
+            image = {m: vary_intensity(part, rng) if m in read else part for m, part in image.items()}
+        _, label, affine = read[source]
+        # on another lattice than its own a thin structure may miss every voxel
+        held = value is not None and bool((label == value).any())
+        present = torch.tensor([m in read for m in self.modalities])
+        tracer = {m: (subject.scans[m].tracer_or_sequence or "") if m in read else "" for m in image}
+        asked = self.name(value if held else None)
+        return PairedItem(image, present, label, affine, subject.id, tracer, asked)
+
+    def _window(
+        self,
+        subject: Subject,
+        scans: Mapping[Modality, CachedScan],
+        source: Modality,
+        value: int | None,
+        rng: np.random.Generator,
+    ) -> Grid:
+        if subject.id not in self._grids:
+            self._grids[subject.id] = lattice(subject, scans, self.reference)
+        grid, voxel = self._grids[subject.id], None
+        if value is not None:
+            rows = scans[source].foreground[value]
+            drawn = rows[[int(rng.integers(len(rows)))]].astype(np.float64)
+            world = scans[source].grid.to_world(drawn)
+            voxel = np.clip(np.round(grid.to_index(world)[0]), 0, np.array(grid.shape) - 1).astype(np.int32)
+        start = place(grid.shape, self.window, voxel, rng)
+        x, y, z = (first + size for first, size in zip(start, self.window, strict=True))
+        return grid.crop(start, (x, y, z))
+
+
+def lattice(subject: Subject, scans: Mapping[Modality, CachedScan], reference: Reference) -> Grid:
+    """Where paired patches of a subject lie: the reference scan as prepared, or the card's common grid."""
+    if reference.policy == "card":
+        return reference.grid(subject)
+    return scans[reference.modality(subject)].grid
+
+
+def label_source(subject: Subject, reference: Reference) -> Modality:
+    """The scan whose label a paired sample takes: the reference, or else the first labelled one."""
+    labelled = [m for m in MODALITIES if m in subject.scans and subject.scans[m].label]
+    return min(labelled, key=lambda m: m != reference.modality(subject))
+
+
+def needed(subject: Subject, modalities: Sequence[Modality], reference: Reference) -> list[Modality]:
+    """The scans that paired samples of a subject are read from."""
+    also = (reference.modality(subject), label_source(subject, reference))
+    return [m for m in MODALITIES if m in subject.scans and (m in modalities or m in also)]
+
+
+def collate_pairs(items: Sequence[PairedItem], structures: tuple[str, ...]) -> PairedBatch:
+    """Samples -> batch; `structures` are what label values 1, 2, ... stand for."""
+    modalities = list(items[0].image)
+    return PairedBatch(
+        image={m: torch.stack([item.image[m] for item in items]) for m in modalities},
+        present=torch.stack([item.present for item in items]),
+        label=torch.stack([item.label for item in items]),
+        affine=torch.stack([item.affine for item in items]),
+        subject=[item.subject for item in items],
+        tracer={m: [item.tracer[m] for item in items] for m in modalities},
+        structures=structures,
+        asked=[item.asked for item in items],
+    )

@@ -1,0 +1,1 @@
+"""`umdseg prepare`: a scanner's folder or a public dataset -> images, labels, a manifest."""

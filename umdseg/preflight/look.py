@@ -1,0 +1,126 @@
+"""All checks in their order; none stops the others."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from umdseg.config.schema import Settings
+from umdseg.data.checks import Headers
+from umdseg.data.dataset import PairedDataset
+from umdseg.data.verdict import Finding
+from umdseg.errors import UserError
+from umdseg.preflight import model
+from umdseg.preflight.check import Check
+from umdseg.preflight.configuration import configuration
+from umdseg.preflight.deep import voxels
+from umdseg.preflight.estimate import Work, estimate
+from umdseg.preflight.files import dataset_of, headers_of
+from umdseg.preflight.people import splits
+from umdseg.vocabulary import Subject
+
+
+def look(
+    door: str,
+    overrides: Sequence[str],
+    search: Sequence[str] = (),
+    deep: bool = False,
+    pictures: Path | None = None,
+) -> list[Check]:
+    """Look over a run before it starts.
+
+    Args:
+        door: `train` or `evaluate`.
+        overrides: the command line of that door.
+        search: further folders of YAML files.
+        deep: read the voxels too.
+        pictures: folder for one quality-control picture per subject.
+
+    Returns:
+        One check per line of the table; mistakes are findings, none is raised.
+    """
+    settings, first = configuration(door, overrides, search)
+    checks = [first]
+    if settings is None:
+        return checks
+    told = {finding.where for finding in first.findings}
+    dataset, listed = dataset_of(settings, told)
+    checks.append(listed)
+    headers: list[Headers] = []
+    train: list[Subject] = []
+    scored: list[Subject] = []
+    if dataset is not None:
+        headers, files = headers_of(settings, dataset)
+        train, scored, split = splits(door, settings, dataset)
+        checks += [files, split]
+    checks += _model(door, settings, dataset, headers, train, scored)
+    if deep and dataset is not None:
+        checks += voxels(dataset, headers, pictures)
+    return checks
+
+
+def _model(
+    door: str,
+    settings: Settings,
+    dataset: PairedDataset | None,
+    headers: Sequence[Headers],
+    train: Sequence[Subject],
+    scored: Sequence[Subject],
+) -> list[Check]:
+    """What hangs on the model: weights, structures, prompts, adapter, and what the run costs."""
+    try:
+        names = dataset.select(settings.data.structures) if dataset is not None else ()
+    except UserError as error:
+        names, wrong = (), [Check("structures", "not chosen", (Finding.of(error),))]
+    else:
+        wrong = []
+    print("looking at the model", file=sys.stderr, flush=True)
+    try:
+        plain = model.plain(settings)
+    except UserError as error:
+        return [*wrong, Check("model", "not built", (Finding.of(error),))]
+    terms = model.weights(settings, plain.card)
+    checks = [*wrong, terms]
+    try:
+        backbone = model.with_weights(settings, plain, terms)
+    except UserError as error:
+        backbone = plain
+        checks[-1] = Check(terms.name, terms.numbers, (*terms.findings, Finding.of(error)))
+    if names:
+        checks.append(model.structures(settings, plain.card, names, door))
+    checks.append(model.prompts(settings, plain.card))
+    modalities = sorted({m for s in train for m in s.scans if settings.data.train_modalities.get(m, 0) > 0})
+    adapter = model.inject(settings, backbone, names, modalities, door)
+    checks.append(adapter)
+    if adapter.level == "refuse" or not names:
+        return checks
+    known = [name for name in names if backbone.knows(name)]
+    return checks + estimate(settings, backbone, _work(door, settings, headers, train, scored, names, known))
+
+
+def _work(
+    door: str,
+    settings: Settings,
+    headers: Sequence[Headers],
+    train: Sequence[Subject],
+    scored: Sequence[Subject],
+    names: Sequence[str],
+    known: Sequence[str],
+) -> Work:
+    grids = {path: grid for one in headers for path, grid in one.grids.items()}
+    wanted = {m for m, weight in settings.data.train_modalities.items() if weight > 0}
+    training = [c.image for s in train for m, c in s.scans.items() if m in wanted and c.label]
+    looked = [c.image for s in scored for m, c in s.scans.items() if m in settings.data.modalities]
+    fits = door == "train" and settings.fit.steps > 0
+    before = settings.callbacks.evaluate_before and settings.run.task != "pretrain"
+    both = {*training, *looked}
+    return Work(
+        train=[grids[path] for path in training if path in grids],
+        score=[grids[path] for path in looked if path in grids],
+        names=names,
+        known=known,
+        stages=1 + (fits and before),
+        fits=fits,
+        unknown=len(both - grids.keys()),
+    )

@@ -1,0 +1,179 @@
+"""The model: weights and their terms, prompts, the dataset's structures, and the adapter that goes in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch.overrides import TorchFunctionMode
+
+from umdseg import adapters
+from umdseg.backbones import Card
+from umdseg.backbones.base import Backbone
+from umdseg.backbones.weights import load_weights
+from umdseg.config.schema import Settings
+from umdseg.data.verdict import Finding, Level
+from umdseg.errors import UserError
+from umdseg.preflight.check import Check, count
+from umdseg.registry import resolve
+from umdseg.runs.evaluate import adapter_folder
+
+# models up to this size get their weights, to see whether they fit; larger ones would take long
+READ_BYTES = 256 << 20
+
+
+def weights(settings: Settings, card: Card) -> Check:
+    """Where the weights come from and under which terms; nothing is downloaded."""
+    given, told = settings.model.weights, card.weights
+    terms = f"{told.licence}, commercial use: {_YES[told.commercial]}"
+    if given == "random":
+        warning = "random weights: scores mean nothing before training"
+        findings = () if settings.run.task == "pretrain" else (Finding("warn", warning, "model.weights"),)
+        return Check("weights", "random", findings)
+    if given:
+        path = Path(given).expanduser()
+        if not path.is_file():
+            expected = "a .safetensors, .pt or .pth file"
+            lost = Finding("refuse", "the weights file does not exist", str(path), expected)
+            return Check("weights", "missing", (lost,))
+        return Check("weights", f"local file, {path.stat().st_size / 1e6:.0f} MB")
+    if told.source is None:
+        return Check("weights", "none", (Finding("refuse", "no weights are published", card.name, _OWN),))
+    if told.source == "package":
+        return Check("weights", f"shipped with umdseg; {terms}")
+    return _hub(settings, card, terms)
+
+
+_YES = {True: "yes", False: "no", None: "disputed between the sources"}
+_OWN = "model.weights=FILE or random"
+
+
+def _hub(settings: Settings, card: Card, terms: str) -> Check:
+    from huggingface_hub import try_to_load_from_cache
+
+    told, where = card.weights, f"https://huggingface.co/{card.weights.source}"
+    findings = []
+    if told.commercial is not True and not settings.model.accept_licence:
+        what = f"the weights of {told.source} have terms to accept first: {told.licence}"
+        expected = "model.accept_licence=true once you have read them, or model.weights=FILE"
+        findings.append(Finding("refuse", what, where, expected))
+    cached = isinstance(try_to_load_from_cache(str(told.source), told.file), str)
+    if not cached:
+        offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+        level: Level = "refuse" if offline else "warn"
+        what = f"{told.file} is not in the cache" + (" and HF_HUB_OFFLINE is set" if offline else "")
+        expected = "a connection when the run starts, or the file by other means: model.weights=FILE"
+        findings.append(Finding(level, what, where, expected))
+    return Check("weights", f"{'in the cache' if cached else 'to be downloaded'}; {terms}", tuple(findings))
+
+
+def plain(settings: Settings) -> Backbone:
+    """The model with whatever lay in memory as weights: its card and its size need no others.
+
+    Raises:
+        UserError: no such model, or a package it needs is missing.
+    """
+    factory = resolve("model", settings.model.name)
+    with _NoInitialisation():
+        backbone: Backbone = factory(replace(settings.model, weights="random"))
+    return backbone.eval()
+
+
+class _NoInitialisation(TorchFunctionMode):
+    """Skips `torch.nn.init`, which takes most of the time of building a large network."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
+        return func(*args, **(kwargs or {}))
+
+
+def with_weights(settings: Settings, backbone: Backbone, terms: Check) -> Backbone:
+    """The model with the weights of the run, where they are at hand and not too large to read; else as it is.
+
+    Args:
+        settings: the configuration.
+        backbone: from `plain`.
+        terms: from `weights`.
+
+    Raises:
+        UserError: the weights do not fit.
+    """
+    options, size = settings.model, sum(p.nbytes for p in backbone.parameters())
+    at_hand = terms.level != "refuse" and options.weights != "random" and "downloaded" not in terms.numbers
+    return load_weights(backbone, options) if at_hand and size <= READ_BYTES else backbone
+
+
+def structures(settings: Settings, card: Card, names: Sequence[str], door: str) -> Check:
+    """Which structures can be asked for by class, and which prompts remain for the others."""
+    unknown = [name for name in names if not card.knows(name)]
+    learns = door == "train" and settings.fit.steps > 0 and settings.adapter.name != "none"
+    findings = []
+    if unknown:
+        kept = ", ".join(k for k in settings.prompt.kinds if k != "auto" and k in card.prompts) or "no prompt"
+        named = ", ".join(unknown[:6]) + (f", ... ({len(unknown)} in all)" if len(unknown) > 6 else "")
+        if door == "train" and learns and len(unknown) > len(card.new_rows):
+            what = f"{card.name} has no class rows left for {len(unknown)} new structures"
+            findings.append(Finding("refuse", what, "data.structures", f"at most {len(card.new_rows)}"))
+        elif not learns:
+            what = f"{card.name} does not know {named} by class; {kept} remains for them"
+            findings.append(Finding("warn", what, "data.structures", "train.py learns them as new classes"))
+    fate = f", {len(unknown)} {'learned as new' if learns else 'unknown to it'}" if unknown else ""
+    numbers = f"{count(len(names), 'structure')}: {len(names) - len(unknown)} known by class{fate}"
+    return Check("structures", numbers, tuple(findings))
+
+
+def prompts(settings: Settings, card: Card) -> Check:
+    """Prompt kinds and modalities against the card."""
+    asked = settings.prompt.kinds
+    able = [kind for kind in asked if kind in card.prompts]
+    findings = [
+        Finding(
+            "warn" if able else "refuse",
+            f"{card.name} takes no '{kind}' prompts",
+            "prompt.kinds",
+            f"one of {', '.join(card.prompts)}",
+        )
+        for kind in asked
+        if kind not in card.prompts
+    ]
+    for modality in settings.data.modalities:
+        if modality not in card.intensity:
+            what = f"the card of {card.name} says nothing about {modality}"
+            expected = f"one of {', '.join(card.intensity)}"
+            findings.append(Finding("refuse", what, "data.modalities", expected))
+    unseen = [m for m in settings.data.modalities if m not in card.trained_on]
+    numbers = ", ".join(asked) + (
+        f"; {', '.join(unseen)} not among the weights' modalities" if unseen else ""
+    )
+    return Check("prompts", numbers, tuple(findings))
+
+
+def inject(
+    settings: Settings, backbone: Backbone, names: Sequence[str], modalities: Sequence[str], door: str
+) -> Check:
+    """Put the adapter in as the run would, and say how much it trains."""
+    chosen = settings.adapter
+    try:
+        if door == "evaluate":
+            if not chosen.path:
+                return Check("adapter", "none")
+            if backbone.random_weights:
+                return Check("adapter", f"{chosen.name}, saved; not tried (weights not at hand)")
+            card = adapters.load_adapter(adapter_folder(chosen.path), backbone)
+            return Check("adapter", f"{card.method}, saved, trained on {', '.join(card.modalities)}")
+        unknown = [name for name in names if not backbone.knows(name)]
+        rows = backbone.add_structures(unknown) if unknown else {}
+        adapter = adapters.build(chosen)
+        adapter.inject(backbone, rows, modalities if getattr(chosen, "per", None) is not None else ())
+    except (UserError, NotImplementedError) as error:
+        found = Finding.of(error) if isinstance(error, UserError) else Finding("refuse", str(error))
+        return Check("adapter", f"{chosen.name} does not fit", (found,))
+    trained, total = adapter.parameters(backbone)
+    if not trained and settings.fit.steps:
+        found = Finding("warn", f"adapter={chosen.name} trains nothing", "adapter", "lora or full, to adapt")
+        return Check("adapter", f"{chosen.name}: zero-shot evaluation only", (found,))
+    return Check("adapter", f"{chosen.name}: {trained:,} of {total:,} parameters are trained")
