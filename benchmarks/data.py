@@ -25,7 +25,11 @@ import numpy as np
 SHAPE, SPACING, WINDOW = (200, 200, 450), 2.0, 96
 HU = (-963.0, 1053.0)
 SUBJECTS, FEW = 24, 6
-STRUCTURES, BATCH, SECONDS, ROUNDS = 13, 2, 3.0, 2
+BATCH, SECONDS, ROUNDS = 2, 3.0, 2
+ORGANS = (
+    *("liver", "spleen", "kidney_left", "kidney_right", "pancreas", "stomach", "heart", "aorta", "brain"),
+    *("lung", "colon", "esophagus", "urinary_bladder"),
+)
 WORKERS = (0, 2)
 NAMES = {
     "umdseg": "umdseg",
@@ -50,7 +54,7 @@ def make(folder: Path) -> None:
     rows = []
     for number in range(SUBJECTS):
         label = np.zeros(SHAPE, dtype=np.uint8)
-        for value in range(1, STRUCTURES + 1):
+        for value in range(1, len(ORGANS) + 1):
             centre, radius = rng.uniform(-0.45, 0.45, 3), rng.uniform(0.03, 0.25, 3)
             label[sum(((a - c) / r) ** 2 for a, c, r in zip(axes, centre, radius, strict=True)) < 1] = value
         image = np.where(
@@ -63,7 +67,7 @@ def make(folder: Path) -> None:
     for count in (FEW, SUBJECTS):
         head = "subject,modality,image,label,units,tracer_or_sequence,split,site"
         (folder / f"{count}.csv").write_text("\n".join([head, *rows[:count]]) + "\n")
-        names = ", ".join(f"organ_{value}: {value}" for value in range(1, STRUCTURES + 1))
+        names = ", ".join(f"{organ}: {value}" for value, organ in enumerate(ORGANS, start=1))
         (folder / f"{count}.yaml").write_text(f"structures: {{{names}}}\n")
 
 
@@ -147,7 +151,7 @@ def nnunet(folder: Path, subjects: int, workers: int) -> Iterator[int]:
     from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2 as Dataset
 
-    own, values = folder / "nnunet", list(range(1, STRUCTURES + 1))
+    own, values = folder / "nnunet", list(range(1, len(ORGANS) + 1))
     own.mkdir(exist_ok=True)
     names = [f"s{number:02d}" for number in range(subjects)]
     blocks, chunks = comp_blosc2_params((1, *SHAPE), (WINDOW,) * 3)
@@ -278,7 +282,7 @@ def section(names: list[str], few: dict[str, Any], rounds: list[dict[str, Any]])
     head += [f"own memory, {FEW} subjects", f"{SUBJECTS} subjects", "with file pages"]
     return f"""## Training patches
 
-`python benchmarks/run.py data`: {SUBJECTS} whole-body volumes of {SHAPE} voxels ({STRUCTURES} structures,
+`python benchmarks/run.py data`: {SUBJECTS} whole-body volumes of {SHAPE} voxels ({len(ORGANS)} structures,
 float32), random patches of {WINDOW}^3, three in four on foreground, batches of {BATCH}, no augmentation.
 Preparation is not timed, and what was prepared lies in the page cache. Median of {ROUNDS} interleaved rounds
 of {SECONDS:g} s, one thread per process, {os.cpu_count()} cores. Memory is the peak in GB of the process and

@@ -3,7 +3,7 @@
     python experiments/phantom_realism/compare.py DATA
 
 DATA is the folder of the shared public data (autopet3_organ_labels, totalsegmentator, sts_raw_dicom,
-sts_pet_ct_mr). Writes result.json and figure.png beside this file; about two minutes on one core.
+sts_pet_ct_mr). Writes result.json and figure.png beside this file; about a minute on one core.
 """
 
 from __future__ import annotations
@@ -106,12 +106,12 @@ def background(data: Path) -> NDArray[np.float64]:
 
 
 def phantoms(data: Path, seed: int) -> tuple[dict[str, Values], dict[str, Any]]:
-    """Values per tissue of unenhanced phantoms on every map, and pictures of one FDG and one PSMA map."""
+    """Values per tissue of unenhanced phantoms on every third map, and pictures of an FDG and a PSMA map."""
     folder = data / "autopet3_organ_labels"
     ids, scanner = read_ids(folder), replace(MAP_SCANNER, contrast=0.0)
     pooled: dict[str, dict[str, list[NDArray[np.float64]]]] = {"ct": {}, "mr": {}, "FDG": {}, "PSMA": {}}
     pictures: dict[str, Any] = {}
-    for number, path in enumerate(track(find_maps(folder), "render phantoms", "map")):
+    for number, path in enumerate(track(find_maps(folder)[::3], "render phantoms", "map")):
         anatomy, tracer = MapAnatomy(read_map(path, ids)), tracer_of(stem(path))
         for modality in ("ct", "mr", "pet"):
             image, label = render_map(anatomy, seed + number, modality, scanner, tracer)
@@ -216,7 +216,7 @@ def draw(pictures: Mapping[str, Any], real: Mapping[str, Any], studies: Mapping[
     s = mr.grid.spacing
     top = {"cmap": "gray", "vmin": 0}
     show(axes[1, 5], *coronal(image, anatomy, 8), "phantom T1", vmax=np.percentile(image.array, 99.7), **top)
-    show(axes[2, 4], mr.array[:, :, 10], s[:2], "real T1", vmax=np.percentile(mr.array, 99.5), **top)
+    show(axes[2, 4], upright(mr)[:, :, 10], s[:2], "real T1", vmax=np.percentile(mr.array, 99.5), **top)
     show(axes[2, 5], *axial(image, anatomy, -75), "phantom T1", vmax=np.percentile(image.array, 99.7), **top)
     for axis, (name, study) in zip(axes[2, :4], studies.items(), strict=False):
         axis.axis("on")
@@ -224,6 +224,12 @@ def draw(pictures: Mapping[str, Any], real: Mapping[str, Any], studies: Mapping[
     with atomic(HERE / "figure.png") as path:
         figure.tight_layout()
         figure.savefig(path, dpi=70)
+
+
+def upright(image: Volume) -> Any:
+    """The array with its x and y axes to the patient's right and front."""
+    signs = [int(np.sign(image.grid.affine[axis, axis])) for axis in range(2)]
+    return image.array[:: signs[0], :: signs[1]]
 
 
 def histograms(axis: Any, name: str, study: Study) -> None:
@@ -236,7 +242,7 @@ def histograms(axis: Any, name: str, study: Study) -> None:
             share = np.histogram(np.clip(values, study.bins[0], study.bins[-1]), study.bins)[0] / len(values)
             label = organ if style == "-" else None
             axis.plot(study.bins[:-1], share, style, color=f"C{number}", label=label)
-    axis.set_title(f"{name}: real solid, phantoms dashed", fontsize=10)
+    axis.set_title(f"{name} (dashed: phantoms)", fontsize=10)
     axis.legend(fontsize=8)
 
 

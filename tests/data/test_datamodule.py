@@ -160,7 +160,9 @@ def test_structures_are_drawn_by_their_weights(module) -> None:
 
     assert shares() == pytest.approx({"liver": 0.5, "spleen": 0.5}, abs=0.08)
     # 3 against 1, by another spelling of the same organ
-    assert shares(structure_weights={"Spleen": 3.0}) == pytest.approx({"liver": 0.25, "spleen": 0.75}, abs=0.08)
+    assert shares(structure_weights={"Spleen": 3.0}) == pytest.approx(
+        {"liver": 0.25, "spleen": 0.75}, abs=0.08
+    )
     assert shares(structure_weights={"liver": 0.0}) == {"spleen": 1.0}
 
 

@@ -167,3 +167,11 @@ def test_augmentation_leaves_places_and_absent_modalities_alone(module) -> None:
         for modality, present in zip(MODALITIES, two.present.tolist(), strict=True):
             assert present or not two.image[modality].any()
     assert any(not torch.equal(plain[n].image["ct"], varied[n].image["ct"]) for n in range(12))
+
+
+def test_a_scan_without_a_label_is_taken_and_one_that_nobody_has_is_told(module, capsys) -> None:
+    made = module({"A": ("ct", "pet")}, labelled=("ct",))
+    made.prepare_data()
+    told = [line for line in capsys.readouterr().err.splitlines() if "not trained on" in line]
+    assert told == ["mr: 0 of 1 training subjects have a scan; not trained on"]
+    assert list(made.train_dataloader().dataset[0].image) == ["ct", "pet"]

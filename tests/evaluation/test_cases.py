@@ -13,6 +13,7 @@ from umdseg.evaluation.cases import (
     case_table,
     merge,
     merge_parts,
+    on_grid,
     read_cases,
     write_cases,
     write_part,
@@ -98,3 +99,28 @@ def test_unknown_columns_and_statuses_are_refused() -> None:
         case_table([row(status="fine")])
     with pytest.raises(UserError, match="no case table"):
         read_cases(Path("/nowhere/run"))
+
+
+def test_rows_of_one_score_grid_and_both_survive_a_merge() -> None:
+    table = case_table([row(), row("b", score_grid="label"), row("b", score_grid="common", dice=0.5)])
+    assert list(on_grid(table).subject) == ["a", "b"]
+    assert list(on_grid(table, "common").dice) == [0.5]
+    assert len(merge([table, table])) == 3
+    without = table.drop(columns="score_grid")
+    assert len(on_grid(without)) == 3
+    assert len(on_grid(without, "common")) == 0
+
+
+def test_means_and_the_median_subject_rest_on_the_labels_grid() -> None:
+    from umdseg.evaluation import summarise
+    from umdseg.evaluation.predictions import median_subjects
+
+    told = {"a": 0.2, "b": 0.5, "c": 0.9}
+    rows = [row(s, dice=d, prompt="auto", model="m", score_grid="label") for s, d in told.items()]
+    # on the common grid c would be in the middle
+    moved = {"a": 0.9, "b": 0.1, "c": 0.5}
+    rows += [row(s, dice=d, prompt="auto", model="m", score_grid="common") for s, d in moved.items()]
+    table = case_table(rows)
+    means = summarise(table, n_resamples=100).set_index("structure")["mean"]
+    assert means["macro"] == pytest.approx((0.2 + 0.5 + 0.9) / 3)
+    assert median_subjects(table, 1) == ["b"]

@@ -180,3 +180,25 @@ def test_baselines_do_not_count_and_several_models_are_refused() -> None:
     assert gap(pd.concat([table, rival])) == gap(table)
     with pytest.raises(UserError, match="several values of 'model'"):
         gap(pd.concat([table, table.assign(model="other")]))
+
+
+def test_the_two_score_grids_are_never_mixed() -> None:
+    table = hand_made()
+    # on the common grid every score is 0.1 lower on CT and 0.1 higher on PET: each gap is 0.2 smaller
+    common = table.assign(dice=table.dice + table.modality.map({"ct": -0.1, "pet": 0.1}))
+    both = pd.concat([table.assign(score_grid="label"), common.assign(score_grid="common")])
+    found = gap(both)
+    assert {k: v for k, v in found.items() if k != "common"} == {
+        k: v for k, v in gap(table).items() if k != "common"
+    }
+    assert only(found["common"]["gaps"], stage="zero_shot")["gap"] == pytest.approx(0.46 - 0.2)
+    assert only(found["common"]["gaps"], stage="zero_shot")["n_subjects"] == 4
+    assert found["common"]["closure"][0]["value"] == pytest.approx(0.35 / 0.26)
+    assert found["common"]["forgetting"][0]["value"] == pytest.approx(0.015)
+
+
+def test_tables_made_by_hand_are_on_the_labels_grid() -> None:
+    table = hand_made()
+    found = gap(table.drop(columns="score_grid"))
+    assert found == gap(table)
+    assert found["common"] == {"gaps": [], "closure": [], "forgetting": []}

@@ -25,13 +25,13 @@ def scan(
         np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1) @ affine[:3, :3].T + affine[:3, 3]
     )
     world = world - np.array(shift)
-    side = -1 if mirrored else 1
+    side = -1 if mirrored else 1  # RAS+: the liver, on the right, has the larger x
     air, tissue, organ = VALUES[modality]
     noise = np.random.default_rng(len(str(folder)) + len(modality)).normal(size=shape)
     image = np.where(((world / [140, 90, 110]) ** 2).sum(-1) < 1, tissue, air) + noise * 0.01 * abs(tissue)
     label = np.zeros(shape, np.uint8)
-    label[(np.abs(world - [side * -60, 0, 0]) < [40, 40, 40]).all(-1)] = 1
-    label[(np.abs(world - [side * 80, 0, 0]) < [20, 25, 25]).all(-1)] = 2
+    label[(np.abs(world - [side * 60, 0, 0]) < [40, 40, 40]).all(-1)] = 1
+    label[(np.abs(world - [side * -80, 0, 0]) < [20, 25, 25]).all(-1)] = 2
     image[label > 0] += organ - tissue
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in (("", np.maximum(image, 0) if modality == "pet" else image), ("_label", label)):

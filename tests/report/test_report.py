@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -20,6 +21,7 @@ from umdseg.errors import UserError
 from umdseg.evaluation import gap, write_cases
 from umdseg.evaluation.cases import case_table
 from umdseg.evaluation.predictions import prediction_path, save_prediction, write_index
+from umdseg.evaluation.scans import SCANS, write_scans
 from umdseg.files import write_json
 from umdseg.report import build_report, print_result
 from umdseg.report.figures import gap_forest, organ_dots
@@ -303,3 +305,52 @@ def test_overlays_take_each_stages_own_prompt(tmp_path) -> None:
     found = overlay(tmp_path / "predictions", "p0", case_table(asked))
     assert found is not None
     assert found[1].endswith("prompt point and auto")
+
+
+def both_grids():
+    """The table with a common grid on which PET is better by 0.1."""
+    label = table(baselines=False).assign(score_grid="label")
+    common = label.assign(score_grid="common", dice=label.dice + 0.1 * (label.modality == "pet"))
+    return case_table(pd.concat([label, common]))
+
+
+def test_the_table_of_gaps_shows_both_grids_and_all_else_the_labels(tmp_path) -> None:
+    for folder, cases in ((tmp_path, both_grids()), (tmp_path / "one", table(baselines=False))):
+        write_cases(cases, folder)
+        write_json(folder / "gap.json", gap(cases, 300))
+    page, plain = Page(build_report(tmp_path)), Page(build_report(tmp_path / "one"))
+    pair = {"reference": "ct", "target": "pet", "metric": "dice", "prompt": "auto"}
+    label, common = (page.cells(**pair, grid=g)["before"] for g in ("label", "common"))
+    assert float(common[0]) == pytest.approx(float(label[0]) - 0.1)
+    assert not [a for _, a in plain.tags if a.get("data-grid") == "common"]
+    # figures, organ tables and counts are those of a run without the common grid
+    assert page.images() == plain.images()
+    rows = len(table(baselines=False).query("status == 'ok'"))
+    assert any(f"{rows} rows of the case table were scored" in text for text in page.text)
+    texts = [io.StringIO(), io.StringIO()]
+    for cases, text in zip((both_grids(), table(baselines=False)), texts, strict=True):
+        print_result(cases, gap(cases, 300), console=Console(file=text, width=80))
+    assert texts[0].getvalue() == texts[1].getvalue()
+
+
+def test_scans_with_doubtful_values_are_shown_and_the_others_counted(tmp_path) -> None:
+    run_folder(tmp_path)
+    assert "scans" not in Page(build_report(tmp_path)).ids()
+    head = {"shape": "9 x 9 x 9", "spacing": "1.00 x 1.00 x 1.00", "min": "0", "median": "1", "max": "2"}
+    rows = [
+        {**head, "subject": f"p{i}", "modality": "ct", "units": "HU", "verdict": "pass", "common_fov": "0.9"}
+        for i in range(4)
+    ]
+    rows[2] |= {
+        "verdict": "warn",
+        "reason": "5.0% of the voxels have <the largest> value",
+        "common_fov": "0.5",
+    }
+    write_scans(rows, tmp_path / SCANS)
+    page = Page(build_report(tmp_path))
+    text = " ".join(" ".join(page.text).split())
+    assert "The values of 3 of 4 scans can be what their units say; the others:" in text
+    assert "at least 50 % of its field of view" in text
+    assert text.count("have <the largest> value") == 1
+    shown = [a["data-scan"] for _, a in page.tags if "data-scan" in a]
+    assert shown == ["p2/ct", "p0/ct", "p1/ct", "p2/ct", "p3/ct"]

@@ -25,7 +25,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
             third = size // 3
             label[third : 2 * third, third : 2 * third, 2 : size // 2] = 1
             label[third : 2 * third, third : 2 * third, size // 2 : size - 2] = 2
-            image = 40.0 * label + rng.normal(60, 5, label.shape)
+            image = (40.0 * label + rng.normal(60, 5, label.shape)) / (20 if modality == "pet" else 1)
             for kind, array in (("image", image.astype(np.float32)), ("label", label)):
                 file = nib.Nifti1Image(array, np.diag([spacing, spacing, spacing, 1]))
                 nib.save(file, root / f"s{number}_{modality}_{kind}.nii.gz")

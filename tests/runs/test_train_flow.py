@@ -26,17 +26,26 @@ def _run(kind: str, overrides: list[str], capfd: pytest.CaptureFixture[str]) -> 
     return Path(lines[0]), err
 
 
+def _on_labels(folder: Path) -> pd.DataFrame:
+    """The rows scored on each label's grid; as many are scored on the common grid."""
+    cases = pd.read_parquet(folder / "cases.parquet")
+    common = cases[cases["score_grid"] == "common"]
+    assert len(common) == len(cases) / 2
+    return cases[cases["score_grid"] == "label"]
+
+
 def test_train_again_and_evaluate(
     small: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder, err = _run("train", [*small, "fit.steps=1"], capfd)
     assert folder.parent == tmp_path / "runs" / "train"
-    for name in ("config.yaml", "provenance.json", "cases.parquet", "cases.csv", "gap.json", "report.html"):
+    results = ("cases.parquet", "cases.csv", "gap.json", "scans.csv", "report.html")
+    for name in ("config.yaml", "provenance.json", *results):
         assert (folder / name).stat().st_size > 0, name
     assert {path.name for path in folder.iterdir()} >= {"adapter", "checkpoints", "logs"}
     assert "learned by class: tumour" in err
 
-    cases = pd.read_parquet(folder / "cases.parquet")
+    cases = _on_labels(folder)
     before, after = (
         cases[cases["stage"] == stage].set_index(["modality", "structure"])
         for stage in ("zero_shot", "adapted")
@@ -68,7 +77,7 @@ def _scores_of_a_saved_adapter(
     """evaluate.py must find again what train.py measured, with method and class rows from the card alone."""
     scored, _ = _run("evaluate", [*small, f"adapter.path={folder / 'adapter'}"], capfd)
     assert scored.parent.name == "evaluate"
-    cases = pd.read_parquet(scored / "cases.parquet").set_index(["modality", "structure"])
+    cases = _on_labels(scored).set_index(["modality", "structure"])
     assert set(cases["stage"]) == {"adapted"}
     assert set(cases["adapter"]) == {"lora"}
     assert cases["dice"].to_dict() == pytest.approx(after["dice"].to_dict(), abs=1e-6)
@@ -91,7 +100,7 @@ def test_one_adapter_per_modality_leaves_the_others_alone(
 ) -> None:
     routed = [*small, "adapter.per=modality", "data.train_modalities={ct: 0, pet: 1}", "fit.steps=2"]
     folder, _ = _run("train", routed, capfd)
-    cases = pd.read_parquet(folder / "cases.parquet").set_index(["stage", "modality", "structure"]).sort_index()
+    cases = _on_labels(folder).set_index(["stage", "modality", "structure"]).sort_index()
     # nothing was trained for CT: the same answers as before, and tumour stays unknown there
     answers = cases[["dice", "volume_pred_ml"]]
     assert (
@@ -104,7 +113,7 @@ def test_one_adapter_per_modality_leaves_the_others_alone(
     assert "One adapter for each of PET" in (folder / "report.html").read_text()
 
     scored, _ = _run("evaluate", [*small, f"adapter.path={folder / 'adapter'}"], capfd)
-    again = pd.read_parquet(scored / "cases.parquet").set_index(["stage", "modality", "structure"])
+    again = _on_labels(scored).set_index(["stage", "modality", "structure"])
     assert again["dice"].to_dict() == pytest.approx(
         cases.loc[["adapted"], "dice"].to_dict(), abs=1e-6, nan_ok=True
     )

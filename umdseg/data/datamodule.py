@@ -126,7 +126,8 @@ class PairedDataModule(LightningDataModule):
 
     def untrained(self) -> list[str]:
         """One plain sentence for each wanted modality that nobody can be trained on, and why."""
-        trained = self.trained_modalities()
+        # a paired sample takes a scan without a label, too
+        trained = self._fused() if self.options.paired else self.trained_modalities()
         subjects = few_shots(self.dataset.of("train"), self.options.shots, self.seed)
         wanted = [m for m in MODALITIES if self.options.train_modalities.get(m, 0) > 0 and m not in trained]
         held = {m: "labels" if any(m in s.scans for s in subjects) else "a scan" for m in wanted}

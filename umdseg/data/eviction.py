@@ -52,8 +52,10 @@ def make_room(root: Path, size: int, limit_gb: float | None) -> str | None:
         if total <= limit_gb * 1e9:
             return None
         if entry.folder.name not in used:
-            remove(root, entry.folder)
-            total -= entry.size
+            # in a cache shared by several users another's may have to stay
+            with suppress(PermissionError):
+                remove(root, entry.folder)
+                total -= entry.size
     if total <= limit_gb * 1e9:
         return None
     held = f"prepared scans in use take {total / 1e9:.3g} GB"
@@ -66,7 +68,7 @@ def remove(root: Path, folder: Path) -> None:
     aside = root / BUILDING / uuid.uuid4().hex
     aside.parent.mkdir(parents=True, exist_ok=True)
     os.rename(folder, aside)
-    shutil.rmtree(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def sweep(root: Path) -> None:
@@ -74,7 +76,7 @@ def sweep(root: Path) -> None:
     used = in_use(root)
     for path in (root / BUILDING).glob("*"):
         if path.name not in used:
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _entries(root: Path) -> Iterator[_Entry]:

@@ -21,16 +21,20 @@ _SHOWN = 10
 
 
 class ManifestError(UserError):
-    """Several mistakes in one manifest.
+    """Everything wrong with the rows of a manifest and its structures.
 
     Args:
         path: the manifest.
-        errors: what is wrong, at least two.
+        errors: what is wrong, at least one.
         rest: what is right in it.
     """
 
     def __init__(self, path: Path, errors: Sequence[UserError], rest: PairedDataset) -> None:
         self.errors, self.rest = tuple(errors), rest
+        if len(errors) == 1:
+            only = errors[0]
+            super().__init__(only.what, where=only.where, expected=only.expected, nearest=only.nearest)
+            return
         lines = [_line(error, path) for error in errors[:_SHOWN]]
         if len(errors) > _SHOWN:
             lines.append(f"... and {len(errors) - _SHOWN} more")
@@ -53,8 +57,8 @@ def read_manifest(path: Path | str, structures_file: Path | str | None = None) -
         The dataset, named like the CSV's stem unless the YAML has `name`.
 
     Raises:
-        ManifestError: several mistakes.
-        UserError: naming file, line and subject.
+        ManifestError: mistakes in rows or structures, naming file, line and subject.
+        UserError: the file as a whole is no manifest.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -68,10 +72,8 @@ def read_manifest(path: Path | str, structures_file: Path | str | None = None) -
         except UserError as error:
             errors.append(error)
     dataset = PairedDataset(name, _subjects(path, rows, name, errors), structures, path.parent)
-    if len(errors) > 1:
-        raise ManifestError(path, errors, dataset)
     if errors:
-        raise errors[0]
+        raise ManifestError(path, errors, dataset)
     return dataset
 
 

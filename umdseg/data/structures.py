@@ -38,7 +38,7 @@ def read_structures(path: Path | str, default_name: str = "") -> tuple[str, dict
     structures: dict[str, int] = {}
     for name, number in given.items():
         if not isinstance(name, str) or isinstance(number, bool) or not isinstance(number, int):
-            raise UserError(f"'{name}: {number}' is not a name with an id", where=path, expected=_FORM)
+            raise UserError(f"{name!r}: {number!r} is not a name with an id", where=path, expected=_FORM)
         if name == "background" and number == 0:
             continue
         _add(structures, name, number, f"{path}: structures")

@@ -57,7 +57,7 @@ def voxels(dataset: PairedDataset, headers: Sequence[Headers], pictures: Path | 
     return [
         Check("voxels", f"{count(seen.images, 'image')} read", tuple(seen.voxels)),
         Check("labels", f"{count(seen.maps, 'label map')} read", tuple(seen.labels)),
-        Check("patient space", share, tuple(seen.space)),
+        Check("space", share, tuple(seen.space)),
     ]
 
 

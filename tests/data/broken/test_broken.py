@@ -239,8 +239,8 @@ TABLE = [
     Row("a folder", as_folder, "ct.nii", ("a folder",)),
     Row("symlink loop", loop, "ct.nii", ("link that leads nowhere",)),
     Row("dangling symlink", dangling, "ct.nii", ("link that leads nowhere",)),
-    Row("empty file", content("ct.nii", b""), "ct.nii", ("not a readable NIfTI",)),
-    Row("empty gz", content("pet.nii.gz", b""), "pet.nii.gz", ("not a readable NIfTI",)),
+    Row("empty file", content("ct.nii", b""), "ct.nii", ("it is empty",)),
+    Row("empty gz", content("pet.nii.gz", b""), "pet.nii.gz", ("it is empty",)),
     Row("text", content("ct.nii", b"hello" * 200), "ct.nii", ("not a readable NIfTI",)),
     Row(
         "gz that is not gzip",
@@ -277,12 +277,12 @@ TABLE = [
     Row(
         "mgz named nii.gz", other_format(nib.MGHImage, "pet.nii.gz"), "pet.nii.gz", ("not a readable NIfTI",)
     ),
-    Row("Analyze pair", other_format(nib.AnalyzeImage, ""), "tmp.img", ("not a readable NIfTI file but",)),
+    Row("Analyze pair", other_format(nib.AnalyzeImage, ""), "tmp.img", ("it is Spm2AnalyzeImage",)),
     Row(
         "NIfTI pair",
         other_format(nib.Nifti1Pair, ""),
         "tmp.img",
-        ("not a readable NIfTI file but Nifti1Pair",),
+        ("it is Nifti1Pair",),
     ),
     Row("10^12 voxels", bomb("ct.nii"), "ct.nii", ("promises 4,000,000,000,352 bytes",)),
     Row("10^12 voxels, compressed", bomb("pet.nii.gz"), "pet.nii.gz", ("promises", "no compression")),
@@ -367,7 +367,7 @@ TABLE = [
         "pet.nii.gz",
         ("share no place in patient space",),
     ),
-    Row("two rows of one modality", csv("P7,pet,", "P7,ct,"), CSV, ("units 'SUV' for ct",)),
+    Row("PET row called CT", csv("P7,pet,", "P7,ct,"), CSV, ("units 'SUV' for ct",)),
     Row("the same row twice", second_subject(ROWS[0]), CSV, ("two ct scans", "lines 2 and 4")),
     Row("two splits", csv("FDG,test", "FDG,train"), CSV, ("two splits: 'test' and 'train'",)),
     Row(

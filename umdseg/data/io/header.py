@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import logging
 import zlib
 from pathlib import Path
 from typing import Any
@@ -45,17 +46,19 @@ def read_header(path: Path | str, subject: str | None = None) -> tuple[Any, Grid
     elif raw[4:8] == b"n+2\0" and len(raw) == 540:
         kind = nib.Nifti2Header
     else:
-        raise _other_format(path, where)
+        raise _other_format(path, raw, where)
     header: Any = kind(raw, check=False)  # type: ignore[no-untyped-call]
-    # before nibabel repairs and logs what it finds odd
+    # before nibabel repairs what it finds odd
     spacing = _spacing(header, where)
     try:
-        header = kind(raw)  # type: ignore[no-untyped-call]
+        shape = _shape(header, where)
         header.get_slope_inter()
-        shape, affine = _shape(header, where), header.get_best_affine()
+        # without its log: what matters is refused here, by name and with numbers
+        header.check_fix(logger=logging.Logger("nifti", logging.CRITICAL + 1), error_level=40)
+        affine = header.get_best_affine()
+    except UserError:
+        raise
     except (nib.spatialimages.HeaderDataError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(f"header is invalid: {error}", where=where, expected="NIfTI-1 or NIfTI-2") from error
     _check_size(header, shape, path, where)
     if int(header["sform_code"]) == 0 and int(header["qform_code"]) == 0:
@@ -146,18 +149,23 @@ def _start(path: Path, where: str) -> bytes:
         ) from error
 
 
-def _other_format(path: Path, where: str) -> UserError:
-    """Names what the file is, where nibabel knows."""
+def _other_format(path: Path, raw: bytes, where: str) -> UserError:
+    """Says what the file is, where that is known."""
     import nibabel as nib
 
     expected = "NIfTI-1 or NIfTI-2 in one file (.nii or .nii.gz)"
-    try:
-        kind = type(nib.load(path)).__name__
-    # nibabel has no common class for what it cannot read
-    except Exception as error:
-        first = str(error).strip().partition("\n")[0].replace(f'"{path}"', "it")
-        return UserError(f"not a readable NIfTI file: {first}", where=where, expected=expected)
-    return UserError(f"not a readable NIfTI file but {kind}", where=where, expected=expected)
+    told = "its first bytes are not those of a header"
+    if not raw:
+        told = "it is empty"
+    elif raw[:2] == b"\x1f\x8b":
+        told = "it is compressed with gzip, but not named .gz" if not is_gzip(path) else "compressed twice"
+    else:
+        try:
+            told = f"it is {type(nib.load(path)).__name__}"
+        # nibabel has no common class for what it cannot read
+        except Exception:
+            pass
+    return UserError(f"not a readable NIfTI file: {told}", where=where, expected=expected)
 
 
 def _spacing(header: Any, where: str) -> NDArray[np.float64]:

@@ -37,8 +37,8 @@ from umdseg.seeds import generator
 EXTENT_MM = (440.0, 320.0, 1000.0)
 _STEP, _ROUGH_STEP, _FINE_STEP, _WARP_STEP = 4.0, 28.0, 13.0, 90.0
 _WARP_MM, _SCALE_SD = 4.0, 0.04
-# whole-body CT is read at 3 mm and more, where 12 to 14 HU are usual (experiments/phantom_realism)
-MAP_SCANNER = Scanner(ct_noise=(8.0, 20.0))
+# whole-body CT is read at 3 mm and more; an organ varies by 12 to 14 HU there (experiments/phantom_realism)
+MAP_SCANNER = Scanner(ct_noise=(6.0, 16.0))
 _SIMULATE: dict[str, Callable[..., NDArray[Any]]] = {
     "ct": computed_tomography,
     "mr": magnetic_resonance,

@@ -215,12 +215,15 @@ def _pelvis(canvas: FittedCanvas) -> None:
         sacrum = (44 - less, 21 - less, 52)
         ellipsoid(canvas, tissue, (0, -72, -298), sacrum, angles=(18, 0, 0), rough=0.05)
         for side in (-1, 1):
-            socket, head = (24 - less, 32 - less, 34 - less), (23 - less,) * 3
+            socket, head = (30 - less, 34 - less, 36 - less), (23 - less,) * 3
             ellipsoid(canvas, tissue, (side * 74, -12, -348), socket, rough=0.05)
             pubis = ((side * 8, 40, -378), (side * 34, 32, -372), (side * 62, 6, -358))
             tube(canvas, tissue, pubis, 9 - less)
             tube(canvas, tissue, ((side * 64, -28, -362), (side * 56, -34, -400)), 14 - less)
             tube(canvas, tissue, ((side * 92, -6, -350), (side * 118, -10, -378)), 14 - less)
+            if not less:
+                # joint space
+                ellipsoid(canvas, code("soft"), (side * 92, -6, -350), (26, 26, 26), rough=0.03)
             ellipsoid(canvas, tissue, (side * 92, -6, -350), head, rough=0.03)
     for side in (-1, 1):
         shaft = ((side * 120, -10, -372), (side * 116, -8, -420), (side * 106, -6, -560))

@@ -50,7 +50,7 @@ _FURTHER: dict[str, Tissue] = {
 # marrow too dense in CT and too dark in T1, where adults' marrow is half fat
 _ADJUSTED: dict[str, dict[str, Spread | float]] = {
     "muscle": {"hu": (44, 8)},
-    "spongy_bone": {"hu": (150, 35), "t1": (450, 60), "density": 0.75},
+    "spongy_bone": {"hu": (125, 35), "t1": (450, 60), "density": 0.75},
 }
 
 _PSMA: dict[str, Spread] = {

@@ -69,7 +69,7 @@ class Combined(Derived):
         """As `Derived.make`."""
         grid = read_grid(self.sources[0], self.subject)
         largest = max(max(table.values()) for table in self.ids)
-        total = np.zeros(grid.shape, np.uint8 if largest < 2**8 else np.int16)
+        total = np.zeros(grid.shape, np.uint8 if largest < 2**8 else np.int16, order="F")
         overlap = 0
         for path, table in zip(self.sources, self.ids, strict=True):
             where = f"{path} (subject {self.subject})"

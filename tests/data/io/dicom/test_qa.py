@@ -61,6 +61,14 @@ def test_ct_that_is_not_in_hounsfield_units(tmp_path, dicom, slope, intercept, c
     assert all(said in f.what for f in findings)
 
 
+def test_padding_does_not_hide_a_lost_intercept(tmp_path, dicom):
+    stored = ct_values() + np.int16(1024)
+    stored[:, 0] = -2000  # declared padding, so -1024 HU after reading
+    dicom.write_series(tmp_path, "CT", stored=stored, intercept=0, PixelPaddingValue=-2000)
+    (finding,) = judge(tmp_path)
+    assert (finding.level, "no value below 0 HU (from 24" in finding.what) == ("refuse", True)
+
+
 @pytest.mark.parametrize(
     ("times", "expected"),
     [

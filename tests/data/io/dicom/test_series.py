@@ -75,6 +75,22 @@ def test_a_truncated_file_is_refused_by_name(tmp_path, dicom, left):
     assert str(path) in finding.where
 
 
+def test_an_object_without_pixels_is_refused_if_its_last_value_is_cut(tmp_path, dicom):
+    # contours that end in the middle would be read as they stand
+    from pydicom.dataset import Dataset
+
+    header = Dataset()
+    header.SOPClassUID, header.Modality = "1.2.840.10008.5.1.4.1.1.481.3", "RTSTRUCT"
+    header.ContourData = [0.0] * 300
+    dicom.save(header, tmp_path / "rs.dcm")
+    assert [s.modality for s in find_series(tmp_path)[0]] == ["RTSTRUCT"]
+    whole = (tmp_path / "rs.dcm").read_bytes()
+    (tmp_path / "rs.dcm").write_bytes(whole[:-100])
+    found, (finding,) = find_series(tmp_path)
+    assert found == []
+    assert "truncated" in finding.what
+
+
 def test_an_image_without_pixel_data_is_refused_by_name(tmp_path, dicom):
     dicom.write_series(tmp_path / "a", "CT", count=3)
     dicom.write_series(tmp_path / "b", "MR", count=2, PixelData=None)
