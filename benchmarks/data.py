@@ -188,22 +188,22 @@ CONTENDERS: dict[str, Callable[[Path, int, int], Iterator[int]]] = {
 }
 
 
-def rate(patches: Iterator[int]) -> float:
-    """Patches per second, after some batches that fill queues and open files."""
+def speed(patches: Iterator[int]) -> tuple[float, float]:
+    """Patches per second, and this process's CPU seconds per patch, after some that fill queues."""
     for _ in range(5):
         next(patches)
-    start, count = time.perf_counter(), 0
+    start, cpu, count = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - start < SECONDS:
         count += next(patches)
-    return count / (time.perf_counter() - start)
+    return count / (time.perf_counter() - start), (time.process_time() - cpu) / count
 
 
 def serve(name: str, folder: Path, subjects: int) -> None:
-    """In a process of its own: prepare if that is not done, then serve patches; print one rate per mode."""
+    """In a process of its own: prepare if that is not done, then serve patches; print what each mode gave."""
     contender = CONTENDERS[name]
     for workers in WORKERS if subjects == SUBJECTS else WORKERS[-1:]:
         patches = contender(folder, subjects, workers)
-        print(json.dumps([workers, rate(patches)]), flush=True)
+        print(json.dumps([workers, *speed(patches)]), flush=True)
         patches.close()  # type: ignore[attr-defined]
 
 
@@ -240,52 +240,60 @@ def run(name: str, folder: Path, subjects: int) -> dict[str, Any]:
         if process.returncode:
             raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
         out.seek(0)
-        rates = dict(json.loads(line) for line in out.read().splitlines() if line.startswith("["))
-    print(name, subjects, rates, peak, file=sys.stderr)
-    return {"rates": rates, "total": peak[0], "own": peak[1]}
+        told = [json.loads(line) for line in out.read().splitlines() if line.startswith("[")]
+    print(name, subjects, told, peak, file=sys.stderr)
+    rates = {workers: rate for workers, rate, _ in told}
+    return {"rates": rates, "cpu": {w: cpu for w, _, cpu in told}, "total": peak[0], "own": peak[1]}
 
 
-def main() -> None:
-    """Run all contenders in turns and print the section."""
+def main(folder: Path) -> None:
+    """Run all contenders in turns and print the section.
+
+    Args:
+        folder: for what is prepared; what is there already is used.
+    """
     names = [n for n in CONTENDERS if n != "nnunet" or importlib.util.find_spec("nnunetv2")]
-    with tempfile.TemporaryDirectory() as where:
-        folder = Path(where)
+    if not (folder / f"{SUBJECTS}.csv").is_file():
         make(folder)
-        for name in names:
-            if name not in ("persistent4", "cache1"):  # the one shares a cache, the other has none
-                run(name, folder, SUBJECTS)
-        few = {name: run(name, folder, FEW) for name in names}
-        rounds = [{name: run(name, folder, SUBJECTS) for name in names} for _ in range(ROUNDS)]
+    for name in names:
+        if name not in ("persistent4", "cache1"):  # the one shares a cache, the other has none
+            run(name, folder, SUBJECTS)
+    few = {name: run(name, folder, FEW) for name in names}
+    rounds = [{name: run(name, folder, SUBJECTS) for name in names} for _ in range(ROUNDS)]
     print(section(names, few, rounds))
 
 
 def section(names: list[str], few: dict[str, Any], rounds: list[dict[str, Any]]) -> str:
     """The Markdown of RESULTS.md."""
 
-    def speed(name: str, workers: int) -> float:
-        return statistics.median(one[name]["rates"][workers] for one in rounds)
+    def middle(name: str, what: str, workers: int) -> float:
+        return statistics.median(one[name][what][workers] for one in rounds)
 
     def peak(name: str, what: str) -> float:
         return max(one[name][what] for one in rounds)
 
-    own = {workers: speed("umdseg", workers) for workers in WORKERS}
     lines = []
     for name in names:
         row = [NAMES[name]]
         for workers in WORKERS:
-            row.append(f"{speed(name, workers):.1f} ({own[workers] / speed(name, workers):.1f})")
+            own, its = middle("umdseg", "rates", workers), middle(name, "rates", workers)
+            row.append(f"{its:.1f} ({own / its:.1f})")
+        own, its = middle("umdseg", "cpu", 0), middle(name, "cpu", 0)
+        row.append(f"{1000 * its:.1f} ({its / own:.1f})")
         row += [f"{few[name]['own']:.2f}", f"{peak(name, 'own'):.2f}", f"{peak(name, 'total'):.2f}"]
         lines.append(f"| {' | '.join(row)} |")
     if "nnunet" not in names:
         lines.append("\nnnunetv2 was not installed, so nnU-Net's loader was not measured.")
     head = ["", *(f"patches/s, {w} workers (umdseg / it)" for w in WORKERS)]
+    head += ["CPU ms per patch, 0 workers (it / umdseg)"]
     head += [f"own memory, {FEW} subjects", f"{SUBJECTS} subjects", "with file pages"]
     return f"""## Training patches
 
 `python benchmarks/run.py data`: {SUBJECTS} whole-body volumes of {SHAPE} voxels ({len(ORGANS)} structures,
 float32), random patches of {WINDOW}^3, three in four on foreground, batches of {BATCH}, no augmentation.
 Preparation is not timed, and what was prepared lies in the page cache. Median of {ROUNDS} interleaved rounds
-of {SECONDS:g} s, one thread per process, {os.cpu_count()} cores. Memory is the peak in GB of the process and
+of {SECONDS:g} s, one thread per process, {os.cpu_count()} cores. CPU time depends less than patches per
+second on what else the machine does. Memory is the peak in GB of the process and
 its workers, shared pages counted once (PSS): its own (anonymous and shared memory), then with mapped file
 pages, which the system takes back when it needs them.
 
@@ -297,5 +305,8 @@ pages, which the system takes back when it needs them.
 if __name__ == "__main__":
     if len(sys.argv) == 4:
         serve(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+    elif len(sys.argv) == 2:  # a folder to keep
+        main(Path(sys.argv[1]))
     else:
-        main()
+        with tempfile.TemporaryDirectory() as made:
+            main(Path(made))

@@ -37,8 +37,9 @@ class UserError(ValueError):
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """Return the choice most like `name` (None when nothing is alike)."""
-    hits = difflib.get_close_matches(str(name).lower(), list(choices), n=1, cutoff=0.5)
-    return hits[0] if hits else None
+    known = {choice.lower(): choice for choice in choices}
+    hits = difflib.get_close_matches(str(name).lower(), list(known), n=1, cutoff=0.5)
+    return known[hits[0]] if hits else None
 
 
 def unknown(kind: str, name: str, choices: Iterable[str], where: object | None = None) -> UserError:

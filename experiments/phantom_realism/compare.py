@@ -122,7 +122,7 @@ def phantoms(data: Path, seed: int) -> tuple[dict[str, Values], dict[str, Any]]:
                 whole = "kidney" if name.startswith("kidney") else name
                 scale = np.median(values["liver"]) if modality == "mr" else 1.0
                 pooled[kind].setdefault(whole, []).append(found / scale)
-            pictures.setdefault(f"{tracer} {modality}", (image, anatomy))
+            pictures[f"{tracer} {modality}"] = (image, anatomy)
     return {k: {n: np.concatenate(v) for n, v in own.items()} for k, own in pooled.items()}, pictures
 
 
@@ -208,7 +208,9 @@ def draw(pictures: Mapping[str, Any], real: Mapping[str, Any], studies: Mapping[
     for column, tracer in ((1, "FDG"), (2, "PSMA")):
         image, anatomy = pictures[f"{tracer} pet"]
         steps = image.grid.spacing
-        show(axes[1, column], image.array.max(axis=1), steps[::2], f"phantom {tracer}, MIP", **suv)
+        title = f"phantom {tracer}, MIP" + (" (SUV 0-15)" if tracer == "PSMA" else "")
+        look = {**suv, "vmax": 15 if tracer == "PSMA" else 7}
+        show(axes[1, column], image.array.max(axis=1), steps[::2], title, **look)
     image, anatomy = pictures["FDG pet"]
     show(axes[1, 3], pet[:, 62].T[::-1], (step[0], step[2]), "real FDG, coronal", **suv)
     show(axes[1, 4], *coronal(image, anatomy, 45), "phantom FDG, coronal", **suv)

@@ -58,7 +58,7 @@ def test_problems_of_all_kinds_are_collected_at_once(bodies: Callable) -> None:
     assert "image of subject P0 is missing" in said
     assert "truncated or damaged" in said, "the headers of the good rows are still read"
     assert "terms to accept first" in said, "the model is still looked at"
-    assert any("only 2 scored subjects" in what for what in told(found, "warn"))
+    assert any("2 of 2 scored subjects with labelled scans of two" in what for what in told(found, "warn"))
 
 
 def test_configuration_mistakes_do_not_hide_those_of_the_data(bodies: Callable) -> None:

@@ -14,8 +14,9 @@ EPILOG = """examples:
   umdseg check --deep --qc pictures data=petct data.manifest=subjects.csv model=vista3d
   umdseg check --door evaluate adapter.path=RUN/adapter data=sts data.root=FOLDER data.split=all
 
-Without --deep only headers are read. The estimate of memory, time and disk is good to a factor of two or
-three; what it rests on stands beside it. Exit status: 0 nothing refused (warnings allowed), else 1."""
+Without --deep only headers are read. The estimate of memory (activations in float32), time and disk is
+good to a factor of two or three, at the pace the machine has right now; what it rests on stands beside it.
+Exit status: 0 nothing refused (warnings allowed), else 1."""
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -9,7 +9,7 @@ from umdseg.data.dataset import PairedDataset, few_shots
 from umdseg.data.training import trainable
 from umdseg.data.verdict import Finding
 from umdseg.errors import UserError
-from umdseg.preflight.check import Check
+from umdseg.preflight.check import Check, count
 from umdseg.vocabulary import Subject
 
 # the smallest two-sided p of a Wilcoxon signed-rank test of n pairs is 2 / 2^n; below 6 it is over 0.05
@@ -67,8 +67,12 @@ def _enough(settings: Settings, scored: list[Subject]) -> Iterator[Finding]:
     pairs = sum(sum(m in wanted and s.scans[m].label is not None for m in s.scans) > 1 for s in scored)
     if scored and len(wanted) > 1 and pairs < ENOUGH:
         lowest = (
-            f"; a signed-rank test of {pairs} pairs cannot go below p = {2 / 2**pairs:.2g}" if pairs else ""
+            f"; a signed-rank test of {count(pairs, 'pair')} cannot go below p = {2 / 2**pairs:.2g}"
+            if pairs
+            else ""
         )
-        what = f"only {pairs} scored subjects have labelled scans of two modalities{lowest}"
+        what = (
+            f"{pairs} of {count(len(scored), 'scored subject')} with labelled scans of two modalities{lowest}"
+        )
         expected = f"{ENOUGH} or more for a test at 0.05 and for an interval that says something"
         yield Finding("warn", what, "data.split", expected)

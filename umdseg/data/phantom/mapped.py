@@ -38,7 +38,7 @@ EXTENT_MM = (440.0, 320.0, 1000.0)
 _STEP, _ROUGH_STEP, _FINE_STEP, _WARP_STEP = 4.0, 28.0, 13.0, 90.0
 _WARP_MM, _SCALE_SD = 4.0, 0.04
 # whole-body CT is read at 3 mm and more; an organ varies by 12 to 14 HU there (experiments/phantom_realism)
-MAP_SCANNER = Scanner(ct_noise=(6.0, 16.0))
+MAP_SCANNER = Scanner(ct_noise=(6.0, 16.0), mr_noise=(0.02, 0.05))
 _SIMULATE: dict[str, Callable[..., NDArray[Any]]] = {
     "ct": computed_tomography,
     "mr": magnetic_resonance,
@@ -124,8 +124,7 @@ class MapAnatomy:
 
     def _place(self, grid: Grid, seed: int, deform: float) -> Floats:
         """(3, X, Y, Z) position in the map of every voxel of a subject's grid, millimetres."""
-        axes = [grid.affine[a, 3] + grid.affine[a, a] * np.arange(grid.shape[a]) for a in range(3)]
-        position = np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
+        position = _positions(grid)
         if deform:
             rng = generator(seed, "scale")
             scale = np.exp(deform * _SCALE_SD * rng.standard_normal(3).clip(-2, 2))
@@ -153,7 +152,8 @@ class MapAnatomy:
             position=self.fit.to_template(position),
             wobble=Field.draw(generator(seed, "rough"), self._whole(), _ROUGH_STEP, 4).on(grid),
             codes=np.zeros(grid.shape, dtype=np.uint8),
-            reach=25.0,
+            # how far a voxel's place in the map is from its place in the subject, and some roughness
+            reach=15.0 + float(np.abs(position - _positions(grid)).max()),
             fit=self.fit,
             patient=position,
         )
@@ -241,6 +241,12 @@ def _field_of_view(small: LabelMap, label: LabelMap, extent_mm: tuple[float, flo
     start[2] = max(stop[2] - size[2], low[2] - 120)
     start, stop = np.maximum(start, first), np.minimum(stop, last)
     return tuple(float(v) for v in start), tuple(float(v) for v in stop)  # type: ignore[return-value]
+
+
+def _positions(grid: Grid) -> Floats:
+    """(3, X, Y, Z) patient millimetres of the voxels of an axis-aligned grid."""
+    axes = [grid.affine[a, 3] + grid.affine[a, a] * np.arange(grid.shape[a]) for a in range(3)]
+    return np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32)
 
 
 def _trunk_only(structures: Mapping[str, int]) -> dict[str, int]:

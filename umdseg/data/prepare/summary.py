@@ -12,6 +12,7 @@ from umdseg.data.verdict import LEVELS, Finding
 from umdseg.vocabulary import MODALITIES
 
 _SHOWN = 40
+_FOLDS = 5
 
 
 def tell(summary: Summary, out: Path) -> None:
@@ -50,10 +51,13 @@ def _next(summary: Summary) -> list[str]:
     pairs = {"petct": {"ct", "pet"}, "petmri": {"mr", "pet"}}
     fitting = [name for name, pair in pairs.items() if any(pair <= own for own in held)]
     lines = ["next:"]
-    lines += [f"  umdseg check data={name} data.manifest={summary.manifest}" for name in fitting]
+    # nobody is in a split yet: enough people are dealt into folds, fewer can only be scored
+    split = "data.folds=5" if len(held) >= _FOLDS else "--door evaluate data.split=all"
+    lines += [f"  umdseg check data={name} data.manifest={summary.manifest} {split}" for name in fitting]
     if not fitting:
         lines.append("  no subject has a PET/CT or PET/MR pair, so there is no gap to measure yet")
-    lines.append("  to split: data.folds=5 data.fold=0, or fill the column `split` (train, val, test)")
+    if fitting:
+        lines.append("  or fill the column `split` (train, val, test) by hand")
     return lines
 
 
