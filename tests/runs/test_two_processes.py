@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from umdseg.evaluation.scans import SCANS, read_scans
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -24,10 +26,11 @@ def test_two_processes_share_one_run(small: list[str], tmp_path: Path) -> None:
     assert json.loads((folder / "provenance.json").read_text())["status"] == "complete"
 
     cases = pd.read_parquet(folder / "cases.parquet")
-    keys = ["subject", "modality", "structure", "stage"]
+    keys = ["subject", "modality", "structure", "stage", "score_grid"]
     assert not cases.duplicated(keys).any()
     assert cases["subject"].nunique() == 2
     # 2 subjects x 3 modalities or those of the manifest's pair x 2 structures x before and after
-    assert len(cases) == 2 * cases["modality"].nunique() * 2 * 2
+    assert len(read_scans(folder / SCANS)) == 2 * cases["modality"].nunique()
+    assert len(cases) == 2 * 2 * cases["modality"].nunique() * 2 * 2
     assert set(cases.loc[cases["stage"] == "adapted", "status"]) == {"ok"}
     assert {path.parent.name for path in (folder / "adapter").rglob("*.safetensors")} == {"ct", "pet"}

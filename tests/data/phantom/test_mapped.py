@@ -193,11 +193,12 @@ def test_a_strong_deformation_tears_nothing(anatomy: MapAnatomy) -> None:
         codes, ids = anatomy.scan(grid, seed, deform=2.0)
         z = np.flatnonzero((ids == IDS["lung"]).any(axis=(0, 1)))
         bone = np.isin(codes, _codes("cortical_bone", "spongy_bone"))
-        # from the pelvis to the head there is bone at every height
+        # from the pelvis to the head there is bone, but for the discs between lumbar vertebrae
         top = np.flatnonzero((ids == IDS["brain"]).any(axis=(0, 1)))[-1]
         bottom = np.flatnonzero((ids == IDS["urinary_bladder"]).any(axis=(0, 1)))[0]
         assert bottom < z[0] < z[-1] < top
-        assert bone[:, :, bottom:top].any(axis=(0, 1)).all()
+        bare = ~bone[:, :, bottom:top].any(axis=(0, 1))
+        assert not (bare[:-2] & bare[1:-1] & bare[2:]).any()
 
 
 def test_breathing_moves_the_pet_and_not_its_label(anatomy: MapAnatomy) -> None:

@@ -10,7 +10,6 @@ map's ids name but that the map lacks is not painted either.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from scipy import ndimage
 
 from umdseg.data.geometry import Grid, Volume
 from umdseg.data.phantom.body import Breathing, Extent, grid_over
+from umdseg.data.phantom.depth import Organ, distance_around, find_organ
 from umdseg.data.phantom.fit import Fit, coarse, fit
 from umdseg.data.phantom.imaging import (
     Scanner,
@@ -46,39 +46,6 @@ _SIMULATE: dict[str, Callable[..., NDArray[Any]]] = {
 }
 
 
-@dataclass(frozen=True)
-class _Organ:
-    """Where one organ of the map lies and how deep its voxels are (mm, on a coarse grid)."""
-
-    name: str
-    origin: NDArray[np.float64]
-    spacing: NDArray[np.float64]
-    depth: Floats
-    centre: NDArray[np.float64]
-    size: float
-    front: float
-    back: float
-
-
-@dataclass(frozen=True)
-class _Around:
-    """Distance (mm) to an organ on a coarse grid around it."""
-
-    grid: Grid
-    distance: Floats
-
-    def at(self, position: Floats) -> Floats:
-        """(3, X, Y, Z) positions -> (X, Y, Z) distances; far away the farthest known."""
-        out = np.full(position.shape[1:], self.distance.max(), dtype=np.float32)
-        low, high = self.grid.to_world(self.grid.corners())[[0, -1]]
-        near = np.ones(position.shape[1:], dtype=bool)
-        for axis in range(3):
-            near &= (position[axis] >= low[axis]) & (position[axis] <= high[axis])
-        index = self.grid.to_index(np.stack([position[a][near] for a in range(3)], axis=1)).T
-        out[near] = ndimage.map_coordinates(self.distance, index, order=1, output=np.float32)
-        return out
-
-
 class MapAnatomy:
     """The anatomy that one label map gives; make it once and render any scan of it.
 
@@ -99,8 +66,8 @@ class MapAnatomy:
         self.box = _field_of_view(small, label, extent_mm)
         low, high = self.box[0][2], self.box[1][2]
         self.fit: Fit = fit(small, np.arange(low - 40.0, high + 44.0, 4.0))
-        self._brain = _around(small, small.structures.get("brain"))
-        self._organs = [o for o in (_organ(small, n, i) for n, i in label.structures.items()) if o]
+        self._brain = distance_around(small, small.structures.get("brain"))
+        self._organs = [o for o in (find_organ(small, n, i) for n, i in label.structures.items()) if o]
 
     def scan(
         self, grid: Grid, seed: int, breathing_mm: float = 0.0, deform: float = 0.0
@@ -168,7 +135,7 @@ class MapAnatomy:
                 canvas.codes[where] = interior(organ.name, self._inside(organ, points, noise, seed))
         return canvas.codes
 
-    def _inside(self, organ: _Organ, points: NDArray[np.float64], noise: Floats, seed: int) -> Inside:
+    def _inside(self, organ: Organ, points: NDArray[np.float64], noise: Floats, seed: int) -> Inside:
         index = ((points - organ.origin) / organ.spacing).T
         depth = ndimage.map_coordinates(organ.depth, index, order=1, mode="nearest", output=np.float32)
         middle = float(np.interp(organ.centre[2], self.fit.z, self.fit.middle))
@@ -257,45 +224,3 @@ def _span(mask: NDArray[np.bool_], grid: Grid) -> tuple[NDArray[np.float64], NDA
     box = [np.flatnonzero(mask.any(axis=tuple(o for o in range(3) if o != axis))) for axis in range(3)]
     ends = grid.to_world(np.array([[b[0] for b in box], [b[-1] for b in box]], dtype=float))
     return ends[0], ends[1]
-
-
-def _around(small: LabelMap, number: int | None, margin_mm: float = 27.0) -> _Around | None:
-    boxes = ndimage.find_objects((small.array == number).astype(np.uint8)) if number else []
-    if not boxes:
-        return None
-    margin = np.ceil(margin_mm / np.asarray(small.grid.spacing)).astype(int)
-    start = np.array([s.start for s in boxes[0]]) - margin
-    stop = np.array([s.stop for s in boxes[0]]) + margin
-    low, high = np.maximum(start, 0), np.minimum(stop, small.array.shape)
-    mask = small.array[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] == number
-    spacing = np.asarray(small.grid.spacing)
-    distance = np.clip(ndimage.distance_transform_edt(~mask, spacing) - spacing.min() / 2, 0, None)
-    grid = small.grid.crop(tuple(low), tuple(high))
-    return _Around(grid, distance.astype(np.float32))
-
-
-def _organ(small: LabelMap, name: str, number: int) -> _Organ | None:
-    mask = small.array == number
-    boxes = ndimage.find_objects(mask.astype(np.uint8))
-    if not boxes:
-        return None
-    low = np.array([max(s.start - 1, 0) for s in boxes[0]])
-    high = np.array([min(s.stop + 1, n) for s, n in zip(boxes[0], mask.shape, strict=True)])
-    part = mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-    spacing = np.asarray(small.grid.spacing)
-    # the surface lies half a voxel before the first voxel outside
-    depth = np.clip(ndimage.distance_transform_edt(part, spacing) - spacing.min() / 2, 0, None)
-    origin = small.grid.to_world(low[None].astype(float))[0]
-    points = np.argwhere(part) * spacing + origin
-    volume = len(points) * small.grid.voxel_ml * 1000
-    back, front = np.percentile(points[:, 1], [1, 99])
-    return _Organ(
-        name=name,
-        origin=origin,
-        spacing=spacing,
-        depth=depth.astype(np.float32),
-        centre=points.mean(axis=0),
-        size=float((3 * volume / (4 * np.pi)) ** (1 / 3)),
-        front=float(front),
-        back=float(back),
-    )
