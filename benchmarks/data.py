@@ -26,10 +26,10 @@ SHAPE, SPACING, WINDOW = (200, 200, 450), 2.0, 96
 HU = (-963.0, 1053.0)
 SUBJECTS, FEW = 24, 6
 BATCH, SECONDS, ROUNDS = 2, 3.0, 2
-ORGANS = (
-    *("liver", "spleen", "kidney_left", "kidney_right", "pancreas", "stomach", "heart", "aorta", "brain"),
-    *("lung", "colon", "esophagus", "urinary_bladder"),
-)
+ORGANS = [
+    *["liver", "spleen", "kidney_left", "kidney_right", "pancreas", "stomach", "heart", "aorta", "brain"],
+    *["lung", "colon", "esophagus", "urinary_bladder"],
+]
 WORKERS = (0, 2)
 NAMES = {
     "umdseg": "umdseg",
@@ -77,16 +77,9 @@ def umdseg(folder: Path, subjects: int, workers: int) -> Iterator[int]:
     from umdseg.data.preprocess import Preprocessing
     from umdseg.data.sources.manifest import ManifestOptions, ManifestSource
 
-    options = ManifestOptions(
-        manifest=str(folder / f"{subjects}.csv"),
-        modalities=["ct"],
-        train_modalities={"ct": 1.0},
-        cache_dir=str(folder / "umdseg"),
-        patches_per_epoch=100_000,
-        batch_size=BATCH,
-        workers=workers,
-        augment=False,
-    )
+    serving: Any = {"batch_size": BATCH, "workers": workers, "augment": False, "patches_per_epoch": 100_000}
+    files = {"manifest": str(folder / f"{subjects}.csv"), "cache_dir": str(folder / "umdseg")}
+    options = ManifestOptions(modalities=["ct"], train_modalities={"ct": 1.0}, **files, **serving)
     window = SimpleNamespace(kind="window", low=HU[0], high=HU[1])
     card = Preprocessing((SPACING,) * 3, {"ct": window}, None, (WINDOW,) * 3)
     data = ManifestSource(options).load(0)
@@ -118,8 +111,8 @@ def monai(kind: str, crops: int) -> Callable[[Path, int, int], Iterator[int]]:
                 ),
             ]
         )
-        names = [f"s{number:02d}" for number in range(subjects)]
-        items = [{"image": folder / f"{n}.nii", "label": folder / f"{n}_label.nii"} for n in names]
+        named = [(folder / f"s{n:02d}.nii", folder / f"s{n:02d}_label.nii") for n in range(subjects)]
+        items = [dict(zip(keys, files, strict=True)) for files in named]
         if kind == "cache":
             return CacheDataset(items, chain, progress=False, num_workers=2)
         found = PersistentDataset(items, chain, cache_dir=folder / "persistent")
@@ -160,8 +153,7 @@ def nnunet(folder: Path, subjects: int, workers: int) -> Iterator[int]:
             raw = np.asarray(nib.load(folder / f"{name}.nii").dataobj, dtype=np.float32)
             image = np.clip((raw - HU[0]) / (HU[1] - HU[0]), 0, 1)[None]
             label = np.asarray(nib.load(folder / f"{name}_label.nii").dataobj).astype(np.int8)[None]
-            where = DefaultPreprocessor._sample_foreground_locations(label, values)
-            told = {"class_locations": where}
+            told = {"class_locations": DefaultPreprocessor._sample_foreground_locations(label, values)}
             Dataset.save_case(image, label, told, str(own / name), chunks, blocks, chunks, blocks)
     yield 0
     labels = SimpleNamespace(all_labels=values, has_ignore_label=False)
@@ -200,9 +192,8 @@ def speed(patches: Iterator[int]) -> tuple[float, float]:
 
 def serve(name: str, folder: Path, subjects: int) -> None:
     """In a process of its own: prepare if that is not done, then serve patches; print what each mode gave."""
-    contender = CONTENDERS[name]
     for workers in WORKERS if subjects == SUBJECTS else WORKERS[-1:]:
-        patches = contender(folder, subjects, workers)
+        patches = CONTENDERS[name](folder, subjects, workers)
         print(json.dumps([workers, *speed(patches)]), flush=True)
         patches.close()  # type: ignore[attr-defined]
 
@@ -229,8 +220,7 @@ def memory(process: int) -> tuple[float, float]:
 
 def run(name: str, folder: Path, subjects: int) -> dict[str, Any]:
     """Run one contender and watch its memory."""
-    command = [sys.executable, __file__, name, str(folder), str(subjects)]
-    peak = (0.0, 0.0)
+    command, peak = [sys.executable, __file__, name, str(folder), str(subjects)], (0.0, 0.0)
     with tempfile.TemporaryFile("w+") as out:
         process = subprocess.Popen(command, stdout=out, env={**os.environ, "OMP_NUM_THREADS": "1"})
         while process.poll() is None:
@@ -247,17 +237,12 @@ def run(name: str, folder: Path, subjects: int) -> dict[str, Any]:
 
 
 def main(folder: Path) -> None:
-    """Run all contenders in turns and print the section.
-
-    Args:
-        folder: for what is prepared; what is there already is used.
-    """
+    """Run all contenders in turns and print the section; what the folder holds already is used."""
     names = [n for n in CONTENDERS if n != "nnunet" or importlib.util.find_spec("nnunetv2")]
     if not (folder / f"{SUBJECTS}.csv").is_file():
         make(folder)
-    for name in names:
-        if name not in ("persistent4", "cache1"):  # the one shares a cache, the other has none
-            run(name, folder, SUBJECTS)
+    for name in set(names) - {"persistent4", "cache1"}:  # the one shares a cache, the other has none
+        run(name, folder, SUBJECTS)
     few = {name: run(name, folder, FEW) for name in names}
     rounds = [{name: run(name, folder, SUBJECTS) for name in names} for _ in range(ROUNDS)]
     print(section(names, few, rounds))
@@ -293,9 +278,9 @@ def section(names: list[str], few: dict[str, Any], rounds: list[dict[str, Any]])
 float32), random patches of {WINDOW}^3, three in four on foreground, batches of {BATCH}, no augmentation.
 Preparation is not timed, and what was prepared lies in the page cache. Median of {ROUNDS} interleaved rounds
 of {SECONDS:g} s, one thread per process, {os.cpu_count()} cores. CPU time depends less than patches per
-second on what else the machine does. Memory is the peak in GB of the process and
-its workers, shared pages counted once (PSS): its own (anonymous and shared memory), then with mapped file
-pages, which the system takes back when it needs them.
+second on what else the machine does. Memory is the peak in GB of the process and its workers, shared pages
+counted once (PSS): its own (anonymous and shared memory), then with mapped file pages, which the system takes
+back when it needs them.
 
 | {" | ".join(head)} |
 |{"---|" * len(head)}

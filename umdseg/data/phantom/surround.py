@@ -96,7 +96,7 @@ def _layers(canvas: FittedCanvas, vary: Vary, fine: Floats, muscles: bool) -> Fl
     below = radius - f.radius(f.cavity, z, angle)
     outer, padding = _outer(f, fat)
     skin = f.radius(outer, z, angle) - radius
-    body = (skin > 0) & (t < 350) & (t > -400) | _thighs(canvas, 0.0)
+    body = (skin > 0) & (t < 395) & (t > -400) | _thighs(canvas, 0.0)
     skin = np.where(t < -400, np.float32(20.0) * _thighs(canvas, fat * 0.8 + _SKIN), skin)
     canvas.paint(code("skin_line"), _WHOLE, body)
     canvas.paint(code("fat"), _WHOLE, body & (skin > _SKIN))
