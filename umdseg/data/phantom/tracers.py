@@ -9,6 +9,7 @@ Sources
         al., Cancer Imaging 2019;19:23. High uptake of small bowel, spleen and bladder, low of blood,
         muscle and brain: Prasad et al., Mol Imaging Biol 2016;18:428; Demirci et al., Clin Nucl Med
         2016;41:e169. The other PSMA numbers are representative values in the order these give.
+        Only the abstracts of Kurash and Ferreira were checked.
         One glands tissue stands for parotid and submandibular; kidney is split so that its mean
         stays near 41.7.
     FDG of the further tissues: representative values. The kidney's mean stays that of `tissues.py`.
