@@ -185,6 +185,16 @@ def test_subject_in_two_splits(paired: Callable) -> None:
     refused(made.write(), "subject A is in two splits: 'test' and 'train'", made.csv, "lines 2 and 3")
 
 
+def test_subject_of_two_patients(paired: Callable) -> None:
+    made = paired({"A": ("ct", "pet")})
+    made.write()
+    header, ct, pet = made.csv.read_text().splitlines()
+    made.csv.write_text("\n".join([f"{header},patient", f"{ct},", f"{pet},X"]))
+    assert load(made.csv).subjects[0].patient == "X"
+    made.csv.write_text("\n".join([f"{header},patient", f"{ct},Y", f"{pet},X"]))
+    refused(made.csv, "subject A is of two patients: 'Y' and 'X'", "line 3")
+
+
 def test_two_scans_of_one_modality(paired: Callable) -> None:
     made = paired({"A": ("ct", "pet")})
     made.rows.append(made.rows[0])

@@ -15,6 +15,7 @@ from umdseg.data.patches import pick_value, place, read, read_on, sample, window
 from umdseg.data.preprocess import Preprocessing, prepare_image
 from umdseg.data.sources.manifest import ManifestOptions, ManifestSource
 from umdseg.data.store import MAX_INDICES, CachedScan
+from umdseg.errors import UserError
 
 
 class Window:
@@ -61,6 +62,13 @@ def test_cache_is_filled_once_and_follows_its_inputs(dataset: PairedDataset, mon
     assert cache.get(scan, "A", CARD, [1, 3], [3, 1]).folder != first.folder
     finer = Preprocessing((2.0, 2.0, 2.0), CARD.intensity, None, CARD.min_shape)
     assert cache.get(scan, "A", finer, [3, 1], [3, 1]).folder != first.folder
+
+
+def test_a_label_that_passed_once_is_read_again_where_fewer_ids_are_allowed(dataset: PairedDataset) -> None:
+    scan, cache = dataset.subjects[0].scans["ct"], PreparedCache()
+    cache.get(scan, "A", CARD, [3], [3, 1])
+    with pytest.raises(UserError, match="ids that no structure has: 1"):
+        cache.get(scan, "A", CARD, [3], [3])
 
 
 def test_failed_preparation_leaves_nothing_behind(

@@ -142,6 +142,31 @@ def test_a_copied_scan_and_a_structure_that_is_nowhere(bodies: Callable) -> None
     assert told(deep(csv), "warn") == ["subjects P0 and P1x have the same voxels", "no label holds brain"]
 
 
+def test_what_is_not_made_yet_is_not_said_to_be_read(layouts, tmp_path: Path) -> None:
+    root = layouts("synthrad", tmp_path / "data", "make_2025")["root"]
+    given = ["data=synthrad", f"data.root={root}", "data.modalities=[ct,mr]"]
+    found = {check.name: check for check in look("train", given, deep=True)}
+    assert told({"voxels": found["voxels"]}, "warn") == ["12 files not made yet, so not read"]
+    assert "prepare SOURCE" in found["voxels"].findings[0].expected
+
+
+@pytest.mark.parametrize(("slices", "share"), [(30, None), (16, "53%")])
+def test_a_shared_label_of_a_smaller_scan_is_told(bodies: Callable, slices: int, share: str | None) -> None:
+    csv = bodies(2, modalities=("ct", "mr"))
+    for folder in (csv.parent / "P0", csv.parent / "P1x"):
+        for name in ("mr.nii.gz", "mr_label.nii.gz"):
+            image = nib.load(folder / name)
+            array = np.asarray(image.dataobj)[..., :slices]
+            # on a grid of its own
+            affine = image.affine.copy()
+            affine[0, 3] += 1
+            nib.save(nib.Nifti1Image(array, affine), folder / name)
+    csv.write_text(csv.read_text().replace("ct_label", "mr_label"))
+    found = checks(csv, "data.modalities=[ct,mr]")["files"].findings
+    assert [f.level for f in found] == ["warn"] * (2 if share else 0)
+    assert all(f"covers {share} of the ct" in f.what and "mr_label" in f.where for f in found)
+
+
 def test_generated_data_are_not_rendered(tmp_path: Path) -> None:
     found = {check.name: check for check in look("train", ["data.train=2", "data.test=2"])}
     assert told(found, "refuse") == []

@@ -24,7 +24,7 @@ _VERSION = 2
 
 
 class PreparedCache:
-    """Maps (scan content, label content, preprocessing, structure ids) to a prepared scan.
+    """Maps (scan content, label content, preprocessing, structure and allowed ids) to a prepared scan.
 
     What this process has been given stays as long as the process lives; entries beyond `limit_gb` that no
     living process uses make room, and come back when they are asked for again.
@@ -61,7 +61,7 @@ class PreparedCache:
             UserError: the image or the label cannot be used, see `umdseg.data.io.nifti`; or the disk is full.
         """
         with room_for(self.root):
-            folder = self._folder(scan, preprocessing, ids)
+            folder = self._folder(scan, preprocessing, ids, allowed)
             self._lease.hold(folder.name)
         if folder.exists():
             self.discard_damaged(folder, f"{scan.image} (subject {subject})")
@@ -93,11 +93,15 @@ class PreparedCache:
         print(f"prepared scan of {what} is damaged ({wrong}): prepared again", file=sys.stderr, flush=True)
         return True
 
-    def _folder(self, scan: Scan, preprocessing: Preprocessing, ids: Sequence[int]) -> Path:
+    def _folder(
+        self, scan: Scan, preprocessing: Preprocessing, ids: Sequence[int], allowed: Sequence[int]
+    ) -> Path:
         image = file_hash(scan.image, self.root)
         label = file_hash(scan.label, self.root) if scan.label else None
         scan_key = [scan.modality, scan.units, image, label]
-        key = sha256_value([_VERSION, *scan_key, preprocessing.fingerprint(), list(ids)])
+        # a label that passed with more ids allowed must not pass unread with fewer
+        known = sorted(allowed) if label else []
+        key = sha256_value([_VERSION, *scan_key, preprocessing.fingerprint(), list(ids), known])
         return self.root / PREPARED / key[:2] / key
 
     def _fill(

@@ -106,7 +106,8 @@ def find_repeats(subjects: Sequence[Subject]) -> Iterator[Finding]:
             yield Finding("refuse", what, "", "every subject once, in one split")
         seen[subject.id] = subject
         for scan in subject.scans.values():
-            other = owner.setdefault(scan.image, subject)
+            # a link to an image is that image
+            other = owner.setdefault(scan.image.resolve(), subject)
             if other.id != subject.id:
                 leaks = other.split != subject.split
                 what = f"subjects {other.id} and {subject.id} share an image"

@@ -122,11 +122,16 @@ def _subjects(path: Path, rows: Sequence[Row], dataset: str, errors: list[UserEr
 def _subject(path: Path, name: str, rows: Sequence[Row], dataset: str, errors: list[UserError]) -> Subject:
     scans: dict[Modality, Scan] = {}
     lines: dict[Modality, int] = {}
+    site, patient = (next((v for row in rows if (v := getattr(row, key))), "") for key in ("site", "patient"))
     for row in rows:
         if row.split != rows[0].split:
             what = f"subject {name} is in two splits: '{rows[0].split}' and '{row.split}'"
             where = f"{path}, lines {rows[0].line} and {row.line}"
             errors.append(UserError(what, where=where, expected="all scans of a subject in one split"))
+        if row.patient and row.patient != patient:
+            what = f"subject {name} is of two patients: '{patient}' and '{row.patient}'"
+            where = f"{path}, line {row.line}"
+            errors.append(UserError(what, where=where, expected="one patient in all rows of a subject"))
         modality = row.scan.modality
         if modality in scans:
             what = f"subject {name} has two {modality} scans"
@@ -134,5 +139,4 @@ def _subject(path: Path, name: str, rows: Sequence[Row], dataset: str, errors: l
             errors.append(UserError(what, where=where, expected="one scan per subject and modality"))
             continue
         scans[modality], lines[modality] = row.scan, row.line
-    site, patient = (next((v for row in rows if (v := getattr(row, key))), "") for key in ("site", "patient"))
     return Subject(name, scans, rows[0].split, site, dataset, patient)

@@ -18,6 +18,7 @@ from umdseg.data.verdict import Finding
 from umdseg.errors import UserError
 from umdseg.preflight import space
 from umdseg.preflight.check import Check, count
+from umdseg.preflight.files import files_in
 from umdseg.progress import track
 from umdseg.vocabulary import Modality, Scan, Subject
 
@@ -45,6 +46,11 @@ def voxels(dataset: PairedDataset, headers: Sequence[Headers], pictures: Path | 
         pictures: folder for one picture per subject; None makes none.
     """
     seen = _Seen()
+    awaited = files_in(dataset.subjects) - files_in(one.subject for one in headers)
+    if awaited:
+        what = f"{count(awaited, 'file')} not made yet, so not read"
+        expected = "files that are there: umdseg prepare SOURCE ROOT OUT makes them, or the first run does"
+        seen.voxels.append(Finding("warn", what, dataset.name, expected))
     for one in track(headers, "read voxels", "subject"):
         _subject(one, dataset.structures, seen)
         if pictures is not None and not one.findings:

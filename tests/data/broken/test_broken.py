@@ -377,6 +377,15 @@ TABLE = [
         ("P7 and P8 share an image across splits",),
     ),
     Row(
+        "link to an image of another split",
+        lambda f: [
+            (f / "link.nii").symlink_to(f / "ct.nii"),
+            second_subject("P8,ct,link.nii,,HU,,train,")(f),
+        ],
+        "link.nii",
+        ("P7 and P8 share an image across splits",),
+    ),
+    Row(
         "one patient in two splits",
         lambda f: [
             csv("site", "site,patient")(f),

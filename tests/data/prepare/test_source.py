@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -55,7 +58,36 @@ def test_made_files_come_along(layouts, tmp_path: Path, capsys) -> None:
         assert np.array_equal(label, layouts.volumes.blocks([5, 52]))
     told = capsys.readouterr().err
     assert "no subject has two modalities" in told
-    assert "data.modalities=[ct]" in told
+    assert "'data.modalities=[ct]' 'data.train_modalities={ct: 1}'" in told
+
+
+def test_what_is_suggested_trains_on_what_there_is(layouts, tmp_path: Path, capsys) -> None:
+    from umdseg.config.check import check
+
+    layouts("amos", tmp_path / "amos")
+    prepare_source("amos", tmp_path / "amos", tmp_path / "out")
+    command = capsys.readouterr().err.splitlines()[-1]
+    settings = check("train", shlex.split(command)[2:])
+    assert settings.data.modalities == ["ct", "mr"]
+    assert settings.data.train_modalities == {"ct": 1, "mr": 1}
+
+
+def test_killed_while_files_are_replaced_leaves_no_manifest(layouts, tmp_path: Path, monkeypatch) -> None:
+    layouts("enhance_pet", tmp_path / "data")
+    prepare_source("enhance_pet", tmp_path / "data", tmp_path / "out", ["groups=[Organs]"])
+    copied: list[Path] = []
+
+    def copy(source: Path, target: Path) -> None:
+        copied.append(source)
+        if len(copied) > 1:
+            raise KeyboardInterrupt
+        shutil.copyfile(source, target)
+
+    monkeypatch.setattr("umdseg.data.prepare.source.shutil", SimpleNamespace(copyfile=copy))
+    with pytest.raises(KeyboardInterrupt):
+        prepare_source("enhance_pet", tmp_path / "data", tmp_path / "out", ["groups=[Cardiac]"])
+    # the first map has other ids now than the old manifest says
+    assert not (tmp_path / "out" / "subjects.csv").exists()
 
 
 def test_folds_can_be_asked_for(layouts, tmp_path: Path) -> None:

@@ -162,6 +162,13 @@ def test_label_folders_that_cannot_be_used(root: Path, layouts, tmp_path: Path) 
         source(root, labels=str(folder)).read(0)
 
 
+@pytest.mark.parametrize("labels", ["lesion", "own_maps"])
+def test_a_place_of_organ_labels_that_are_not_asked_for(labels: str) -> None:
+    with pytest.raises(UserError, match=f"no use with data.labels={labels}") as caught:
+        AutopetOptions(labels=labels, labels_dir="organs").validate()
+    assert caught.value.where == "data.labels_dir"
+
+
 def test_missing_and_unexpected_files(root: Path) -> None:
     case = "psma_ffcaa75377465b37_2018-03-04"
     for path, what in (

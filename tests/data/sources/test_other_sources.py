@@ -84,7 +84,7 @@ def test_metaimage_keeps_values_and_place(layouts, tmp_path: Path) -> None:
         assert np.allclose(ours.grid.to_world(np.array([index], float))[0], place, atol=1e-4)
 
 
-def test_synthrad_without_ct_and_with_labels_of_ones_own(layouts, tmp_path: Path) -> None:
+def test_synthrad_without_ct_and_with_labels_of_ones_own(layouts, tmp_path: Path, capsys) -> None:
     options = layouts("synthrad", tmp_path / "data")
     (tmp_path / "data/Task1/brain/1BA001/ct.nii.gz").unlink()
     dataset = SynthradSource(SynthradOptions(**options)).load(0)
@@ -96,6 +96,7 @@ def test_synthrad_without_ct_and_with_labels_of_ones_own(layouts, tmp_path: Path
     (folder / "structures.yaml").write_text("structures: {brain: 3}\n")
     own = SynthradSource(SynthradOptions(**options, labels=str(folder))).load(0)
     assert {s.id for s in own.subjects} == {"1BA005", "1PA001"}
+    assert "4 of 6 patients have no label map and are left out" in capsys.readouterr().err
     assert dict(own.structures) == {"brain": 3}
     (tmp_path / "data/Task1/brain/1BA005/mr.nii.gz").unlink()
     with pytest.raises(UserError, match="patient 1BA005 has no mr"):

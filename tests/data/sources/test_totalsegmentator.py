@@ -42,6 +42,16 @@ def test_maps_hold_every_mask_at_its_published_id(written: dict, layouts) -> Non
         assert np.allclose(made.affine, layouts.volumes.AFFINE)
 
 
+def test_a_mask_in_nifti_2_is_read_like_any(written: dict, layouts) -> None:
+    mask = Path(written["root"]) / "s0001" / "segmentations" / "liver.nii.gz"
+    image = nib.load(mask)
+    nib.save(nib.Nifti2Image(np.asarray(image.dataobj), image.affine), mask)
+    dataset = source(written).load(0)
+    label = next(s for s in dataset.subjects if s.id == "s0001").scans["ct"].label
+    ids = layouts.module("totalsegmentator").CT
+    assert np.array_equal(np.asarray(nib.load(label).dataobj), layouts.volumes.blocks(ids.values()))
+
+
 def test_all_of_the_published_structures(layouts, shared_data: Path, tmp_path: Path) -> None:
     table = json.loads((shared_data / "totalsegmentator" / "class_ids.json").read_text())
     for task, mr, count in (("total", False, 117), ("total_mr", True, 50)):

@@ -41,7 +41,7 @@ def read_image(path: Path | str, subject: str | None = None) -> Volume:
     """
     where = where_of(path, subject)
     header, grid = read_header(path, subject)
-    stored = _voxels(header, path, where).reshape(grid.shape)
+    stored = stored_voxels(header, path, where).reshape(grid.shape)
     if stored.dtype.kind in "iu" and stored.dtype.itemsize > 2:
         largest = max(abs(int(stored.min())), abs(int(stored.max())))
         if largest > _EXACT:
@@ -87,7 +87,7 @@ def read_label(
     header, grid = read_header(path, subject)
     if image_grid is not None and not lies_on(grid, image_grid, others):
         raise grid_mismatch(grid, image_grid, where, "its image")
-    array = _voxels(header, path, where).reshape(grid.shape)
+    array = stored_voxels(header, path, where).reshape(grid.shape)
     whole = np.round(array)
     # a NaN fails the comparison too
     if array.dtype.kind == "f" and not bool((np.abs(array - whole) <= 1e-3).all()):
@@ -135,7 +135,17 @@ def grid_mismatch(grid: Grid, other: Grid, where: object, named: object) -> User
     )
 
 
-def _voxels(header: Any, path: Path | str, where: str) -> NDArray[Any]:
+def stored_voxels(header: Any, path: Path | str, where: str) -> NDArray[Any]:
+    """Voxels of a file whose header has been read, scaled as it says, in the shape stored.
+
+    Args:
+        header: of `umdseg.data.io.header.read_header`.
+        path: the file.
+        where: file and subject, for errors.
+
+    Raises:
+        UserError: the file is truncated or damaged.
+    """
     import nibabel as nib
 
     kind: Any = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image

@@ -48,8 +48,10 @@ def prepare_source(
     out = (out or root).expanduser()
     _refuse_read_only(out, given=out != root)
     dataset = resolve("data", name)(options).load(seed)
-    dataset = replace(dataset, subjects=_with_own_files(dataset, out, options.cache_dir))
     manifest = out / _MANIFEST
+    # an earlier one would speak of files that are being replaced
+    manifest.unlink(missing_ok=True)
+    dataset = replace(dataset, subjects=_with_own_files(dataset, out, options.cache_dir))
     if qc:
         _draw(dataset, out / "qc")
     write_manifest(dataset, manifest)
@@ -80,7 +82,11 @@ def summary(dataset: PairedDataset, manifest: Path) -> Iterator[str]:
     if any(not s.split for s in subjects):
         yield "  no split: data.folds=5 deals one, or fill the column `split` (train, val, test)"
     source = "petmri" if held == ["pet", "mr"] else "petct"
-    chosen = "" if held in (["ct", "pet"], ["pet", "mr"]) else f" data.modalities=[{','.join(held)}]"
+    chosen = ""
+    if held not in (["ct", "pet"], ["pet", "mr"]):
+        # quoted: shells read brackets and braces
+        weights = ", ".join(f"{m}: 1" for m in held)
+        chosen = f" 'data.modalities=[{','.join(held)}]' 'data.train_modalities={{{weights}}}'"
     yield f"next:\n  umdseg check data={source} data.manifest={manifest}{chosen}"
 
 

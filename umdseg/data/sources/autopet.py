@@ -72,6 +72,13 @@ class AutopetOptions(RootOptions):
     labels: str = "lesion"
     labels_dir: str | None = None
 
+    def validate(self) -> None:
+        """As `DataOptions.validate`; also refuses `labels_dir` where it has no use."""
+        super().validate()
+        if self.labels_dir and self.labels not in _FOLDERS:
+            what = f"labels_dir has no use with data.labels={self.labels}"
+            raise UserError(what, where="data.labels_dir", expected=f"data.labels={' or '.join(_FOLDERS)}")
+
 
 class AutopetSource(Source):
     """Lists the studies of either layout and attaches the labels asked for."""

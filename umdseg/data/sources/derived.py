@@ -7,10 +7,8 @@ content, another file (`umdseg.data.hashes` trusts the same three).
 
 from __future__ import annotations
 
-import gzip
 import os
 import sys
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from umdseg.data.geometry import Volume
+from umdseg.data.geometry import GRID_TOLERANCE_MM, Volume
 from umdseg.data.hashes import cache_root
-from umdseg.data.io.nifti import grid_mismatch, read_grid, write_volume
+from umdseg.data.io.header import read_header
+from umdseg.data.io.nifti import grid_mismatch, read_grid, stored_voxels, write_volume
 from umdseg.errors import UserError
 from umdseg.files import atomic, sha256_value
 from umdseg.progress import track
@@ -73,10 +72,11 @@ class Combined(Derived):
         overlap = 0
         for path, table in zip(self.sources, self.ids, strict=True):
             where = f"{path} (subject {self.subject})"
-            own = read_grid(path, self.subject)
-            if not own.same_as(grid, 0.1):
+            header, own = read_header(path, self.subject)
+            if not own.same_as(grid, GRID_TOLERANCE_MM):
                 raise grid_mismatch(own, grid, where, self.sources[0])
-            part = _translate(_voxels(path, where).reshape(grid.shape), table, where).astype(total.dtype)
+            part = _translate(stored_voxels(header, path, where).reshape(grid.shape), table, where)
+            part = part.astype(total.dtype)
             overlap += int(np.count_nonzero((part > 0) & (total > 0)))
             np.maximum(total, part, out=total)
         write_volume(Volume(total, grid), self.target)
@@ -142,19 +142,6 @@ def build(derived: Sequence[Derived]) -> None:
             file=sys.stderr,
             flush=True,
         )
-
-
-def _voxels(path: Path, where: str) -> NDArray[Any]:
-    import nibabel as nib
-
-    try:
-        # read to the checksum at the end, which nibabel's own reader leaves out
-        content = path.read_bytes()
-        image: Any = nib.Nifti1Image.from_bytes(gzip.decompress(content) if path.suffix == ".gz" else content)
-        return np.asarray(image.dataobj)
-    except (OSError, EOFError, zlib.error, ValueError, nib.filebasedimages.ImageFileError) as error:
-        what = f"file is truncated or damaged: {error}"
-        raise UserError(what, where=where, expected="a complete file; copy it again") from error
 
 
 def _translate(array: NDArray[Any], table: Mapping[int, int], where: str) -> NDArray[np.int16]:

@@ -63,10 +63,12 @@ class SynthradSource(Source):
         folders = _folders(root)
         if not folders:
             raise not_here(root, _HOLDS, lambda place: bool(_folders(place)))
-        labels, structures = dict[str, Path](), anatomy.ids("synthrad")
+        labels, structures, notes = dict[str, Path](), anatomy.ids("synthrad"), tuple[str, ...]()
         if self.options.labels != "outline":
             labels, structures = label_folder(self.options.labels, "data.labels")
-            folders = [folder for folder in folders if folder.name in labels]
+            found, folders = len(folders), [folder for folder in folders if folder.name in labels]
+            if len(folders) < found:
+                notes = (f"{found - len(folders)} of {found} patients have no label map and are left out",)
         if not folders:
             what = f"none of the {len(labels)} label maps is named like a patient"
             raise UserError(what, where=f"data.labels={self.options.labels}", expected="1BA001.nii.gz")
@@ -75,7 +77,7 @@ class SynthradSource(Source):
         for folder in folders:
             once(seen, folder.name, folder)
             subjects.append(self._subject(folder, labels, derived))
-        return Listing(PairedDataset("synthrad", tuple(subjects), structures, root), tuple(derived))
+        return Listing(PairedDataset("synthrad", tuple(subjects), structures, root), tuple(derived), notes)
 
     def _subject(self, folder: Path, labels: Mapping[str, Path], derived: list[Converted]) -> Subject:
         label = labels.get(folder.name) or self._file(folder, "mask", derived)
