@@ -21,6 +21,7 @@ from umdseg.evaluation import EvaluationOptions, gap
 from umdseg.evaluation.cases import on_grid
 from umdseg.evaluation.protocol import evaluate
 from umdseg.evaluation.scans import read_scans, write_scans
+from umdseg.evaluation.targets import Truth
 from umdseg.vocabulary import UNITS, Scan, Subject
 
 STRUCTURES = {"liver": 3, "spleen": 1}
@@ -138,6 +139,24 @@ def test_only_what_all_scans_saw_counts(ball: Ball, tmp_path: Path) -> None:
     assert set(cells(cases, "common", "spleen").status) == {"empty_reference"}
     # of 120 mm the PET saw 80
     assert {grid.shape for m, grid in ball.asked if m == "pet"} == {GRIDS["pet"].shape, (40, 40, 40)}
+
+
+@pytest.mark.parametrize("policy", ["ct", "card"])
+def test_a_scan_that_is_not_scored_does_not_narrow_the_pair(tmp_path: Path, policy: str) -> None:
+    pair, small = subject(tmp_path, "a"), tmp_path / "mr.nii.gz"
+    # x, y -10..10, z 0..20
+    place = Grid((10, 10, 10), np.array([[2.0, 0, 0, -9], [0, 2, 0, -9], [0, 0, 2, 1], [0, 0, 0, 1]]))
+    write_volume(Volume(np.random.default_rng(0).random(place.shape).astype(np.float32), place), small)
+    three = Subject("a", {**pair.scans, "mr": Scan(small, "mr", UNITS["mr"])})
+    data, reference = PairedDataset("balls", (three,), STRUCTURES), Reference(policy, (2.0, 2.0, 2.0))
+    shares = {
+        names: Truth.read(three, data, reference, names).share("ct")
+        for names in (("ct", "pet"), ("ct", "mr"))
+    }
+    # of 80 x 80 x 120 mm
+    assert shares[("ct", "pet")] == pytest.approx(80 / 120, abs=0.01)
+    assert shares[("ct", "mr")] == pytest.approx(20**3 / (80 * 80 * 120), rel=0.01)
+    assert Truth.read(three, data, reference).share("ct") == pytest.approx(shares[("ct", "mr")])
 
 
 def test_the_reference_scans_own_answer_is_cut_not_computed_again(ball: Ball, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def evaluate_baselines(
     run = {**run_head(dataset, seed, fold, shots), "adapter": "none", "fusion": "none"}
     rows: list[dict[str, Any]] = []
     for subject in track(subjects, "evaluate baselines", "subject", progress) if options.baselines else ():
-        truth = Truth.read(subject, dataset, reference)
+        truth = Truth.read(subject, dataset, reference, modalities)
         clicks = truth.clicks({n: dataset.structures[n] for n in names})
         for modality in modalities:
             if modality not in truth.labels:

@@ -28,7 +28,8 @@ class EvaluationOptions:
         save_predictions: keep the predictions of every subject, not only of the pictured ones.
         overlay_subjects: subjects pictured in the report.
         score_grids: `label` scores on each label's grid; `common` beside it on the subject's reference grid
-            within the field of view that all its scans share, so that a tolerance means the same in all.
+            within the field of view that all its scored scans share, so that a tolerance means the same in
+            all.
     """
 
     metrics: list[str] = field(default_factory=lambda: ["dice"])

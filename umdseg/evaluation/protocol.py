@@ -54,7 +54,7 @@ def evaluate(
     """Score a model on whole scans, on the grid of each scan's label.
 
     With `common` among `options.score_grids` each scan of a subject with several is scored once more on the
-    subject's reference grid, within the field of view that all its scans share.
+    subject's reference grid, within the field of view that all its scans of `modalities` share.
 
     `auto` runs one pass for all structures and takes the best positive logit per voxel; `point`
     asks for each structure alone, with the subject's one first click, the same for every modality.
@@ -124,7 +124,7 @@ def _evaluating(backbone: Backbone) -> Iterator[None]:
 def _subject_rows(
     task: Task, subject: Subject, modalities: Sequence[Modality], scans: list[dict[str, str]]
 ) -> list[dict[str, Any]]:
-    truth = Truth.read(subject, task.dataset, task.reference)
+    truth = Truth.read(subject, task.dataset, task.reference, modalities)
     clicks = truth.clicks(task.ids()) if set(task.prompts) - {"auto"} else {}
     rows: list[dict[str, Any]] = []
     for modality in modalities:

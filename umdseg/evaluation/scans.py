@@ -30,7 +30,7 @@ def scan_row(
         modality: which scan.
         volume: as read.
         findings: verdicts on its values.
-        share: share of its field of view that all scans of the subject saw; None for a single scan.
+        share: share of its field of view that all scored scans of the subject saw; None for a single one.
     """
     array = np.asarray(volume.array, dtype=np.float32)
     return {

@@ -16,7 +16,7 @@ from umdseg.data.resampling import resample_labels
 from umdseg.evaluation.options import EvaluationOptions
 from umdseg.evaluation.references import Click, first_clicks, read_references
 from umdseg.metrics import score_masks
-from umdseg.vocabulary import Modality, Subject
+from umdseg.vocabulary import MODALITIES, Modality, Subject
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class Truth:
     Attributes:
         subject: whose.
         reference: policy of the reference grid.
-        grids: grids of all scans.
+        grids: grids of the scans that are scored.
         labels: label map per labelled scan, each on its file's grid.
         grid: the reference grid.
-        common: what all scans saw; None where the subject has a single scan or they share no voxel.
+        common: what all of these saw; None where there is one alone or they share no voxel.
     """
 
     subject: Subject
@@ -65,16 +65,31 @@ class Truth:
     _moved: dict[int, NDArray[np.int16]] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, subject: Subject, dataset: PairedDataset, reference: Reference) -> Truth:
+    def read(
+        cls,
+        subject: Subject,
+        dataset: PairedDataset,
+        reference: Reference,
+        modalities: Sequence[Modality] = MODALITIES,
+    ) -> Truth:
         """Read the headers of all scans and the labels.
+
+        Args:
+            subject: whose.
+            dataset: names the ids of the labels.
+            reference: the reference grid.
+            modalities: scans that are scored; others, such as a small MR beside a whole-body PET/CT, do not
+                narrow the common field of view.
 
         Raises:
             UserError: a header or a label cannot be used.
         """
         grids = scan_grids(subject)
-        labels, grid = read_references(subject, dataset, grids), reference.grid(subject, grids)
-        common = common_field(grid, grids.values()) if len(grids) > 1 else None
-        return cls(subject, reference, grids, labels, grid, common)
+        labels = read_references(subject, dataset, grids)
+        scored = {m: grid for m, grid in grids.items() if m in modalities} or grids
+        grid = reference.grid(subject, scored if reference.policy == "card" else grids)
+        common = common_field(grid, scored.values()) if len(scored) > 1 else None
+        return cls(subject, reference, scored, labels, grid, common)
 
     def clicks(self, structures: Mapping[str, int]) -> dict[str, Click]:
         """First clicks, taken on the reference grid."""
@@ -92,7 +107,7 @@ class Truth:
         return [own, Target("common", self.common.grid, moved, self.common.inside)]
 
     def share(self, modality: Modality) -> float | None:
-        """Share of a scan's field of view that all scans saw; None for a single scan."""
+        """Share of a scan's field of view that all scored scans saw; None for a single one."""
         if len(self.grids) < 2:
             return None
         return 0.0 if self.common is None else self.common.share_of(self.grids[modality])

@@ -38,8 +38,8 @@ STARTED_RANDOM = (
 )
 GRIDS = (
     "Grid label: each scan is scored on the grid of its label. Grid common: the same predictions on one grid "
-    "per subject, within the field of view that all its scans share, so that a millimetre means the same "
-    "in every modality."
+    "per subject, within the field of view that all its scored scans share, so that a millimetre means "
+    "the same in every modality."
 )
 WHY_THRESHOLD = (
     "The PET thresholds call every voxel positive that reaches 30 % or 41 % of the scan's maximum SUV; "
