@@ -54,7 +54,8 @@ class Vista3d(Backbone):
                 expected=f"edges that are multiples of {self.card.divisor}",
             )
         if affine is None:
-            affine = torch.diag(torch.tensor([*self.card.spacing, 1.0], dtype=torch.float64))
+            spacing = self.card.spacing or (1.0, 1.0, 1.0)
+            affine = torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64))
             affine = affine.expand(image.shape[0], 4, 4)
         return Features(list(self._part("image_encoder").encoder(image)), affine, shape)
 

@@ -19,7 +19,7 @@ class EvaluationOptions:
         metrics: any of dice, nsd, hd95, assd; volumes are always given.
         tolerance_mm: tolerance of the normalised surface Dice.
         bootstrap: resamples of the confidence intervals.
-        overlap: share by which inference windows overlap.
+        overlap: share by which inference windows overlap; None = as the model's card says.
         precision: `auto` (bf16 where the hardware has it), `fp32` or `bf16`.
         baselines: trivial competitors scored beside the model (intensity, pet_threshold_30,
             pet_threshold_41).
@@ -30,7 +30,7 @@ class EvaluationOptions:
     metrics: list[str] = field(default_factory=lambda: ["dice"])
     tolerance_mm: float = 2.0
     bootstrap: int = 2000
-    overlap: float = 0.25
+    overlap: float | None = None
     precision: str = "auto"
     baselines: list[str] = field(default_factory=list)
     save_predictions: bool = False
@@ -56,7 +56,7 @@ class EvaluationOptions:
         if self.precision not in get_args(Precision):
             raise unknown("precision", self.precision, get_args(Precision), where="evaluation.precision")
         try:
-            check_overlap(self.overlap)
+            check_overlap(self.overlap or 0.0)
         except UserError as error:
             raise UserError(error.what, where="evaluation.overlap", expected=error.expected) from error
         if self.overlay_subjects < 0:

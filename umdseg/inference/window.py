@@ -123,7 +123,12 @@ class WindowSession:
         return autocast(self._precision, self._device)
 
     def _stitch(self, predict: Callable[[torch.Tensor, Place], torch.Tensor]) -> torch.Tensor:
-        return stitch(self._image, predict, self._window, self._overlap, self._skip_air)
+        card = self._backbone.card
+        scale = next((i for m, i in card.intensity.items() if m == self._modality), None)
+        # a preprocessed tensor of unknown modality is on the scale that all of the card's modalities share
+        scale = scale or next(iter(card.intensity.values()))
+        air = scale.air if self._skip_air else None
+        return stitch(self._image, predict, self._window, self._overlap, air, card.blending)
 
     def _encode_at(self, start: Shape) -> Features:
         ends = [a + n for a, n in zip(start, self._window, strict=True)]

@@ -85,7 +85,7 @@ class Job:
         structures = scored_structures(settings, dataset, learned)
         train = baseline_subjects(settings, dataset)
         model = settings.model
-        backbone = load_backbone(model.name, model.weights, accept_licence=model.accept_licence)
+        backbone = load_backbone(**asdict(model))
         subjects = scored_subjects(door, settings, dataset, backbone, structures)
         data = dataset.fingerprint(settings.data.cache_dir)
         digest = run_hash(settings, data, backbone.state_sha256, adapter)
