@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from monai.transforms import NormalizeIntensity, ScaleIntensityRange, ScaleIntensityRangePercentiles
+from monai.transforms import (
+    NormalizeIntensity,
+    ScaleIntensity,
+    ScaleIntensityRange,
+    ScaleIntensityRangePercentiles,
+)
 
 from umdseg.backbones.card import Intensity
 from umdseg.data.scaling import scale_intensity
@@ -36,6 +41,16 @@ def test_z_scores_are_monais_and_masked_ones_ignore_air() -> None:
     masked = scale_intensity(IMAGE, Intensity("zscore", masked=True))
     seen = IMAGE[IMAGE > 0]
     torch.testing.assert_close(masked, (IMAGE - seen.mean()) / seen.std(correction=0))
+
+
+def test_normalising_what_is_not_zero_is_monais() -> None:
+    image = torch.where(IMAGE > 60, 0.0, IMAGE)
+    oracle = ScaleIntensity(-1.0, 1.0)(NormalizeIntensity(nonzero=True)(image.clone()))
+    found = scale_intensity(image, Intensity("nonzero", to=(-1.0, 1.0)))
+    torch.testing.assert_close(found, torch.as_tensor(oracle), rtol=0, atol=1e-5)
+    assert torch.isfinite(
+        scale_intensity(torch.zeros(1, 3, 3, 3), Intensity("nonzero", to=(-1.0, 1.0)))
+    ).all()
 
 
 def test_the_ct_scheme_of_nnunet_clips_before_it_standardises() -> None:

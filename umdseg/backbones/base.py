@@ -88,6 +88,27 @@ class Backbone(nn.Module, ABC):
         """(K, D) class vectors for `dense`."""
         raise NotImplementedError(f"{self.card.name} has no linear last layer")
 
+    def merge(
+        self, automatic: torch.Tensor, clicked: torch.Tensor, prompt: Prompt, affine: torch.Tensor
+    ) -> torch.Tensor:
+        """What `auto_point` says of one window: the answer by class, corrected by clicks.
+
+        Args:
+            automatic: (X, Y, Z) logits asked by class.
+            clicked: (X, Y, Z) logits asked by the prompt's points.
+            prompt: structure and points.
+            affine: (4, 4) voxel index of the window -> patient millimetres.
+        """
+        raise NotImplementedError(f"{self.card.name} takes no 'auto_point' prompts")
+
+    def convert(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """A published state dict (unwrapped, common prefixes stripped) under the network's own names.
+
+        Names that are the network's own already stay as they are; what does not fit is left for the strict
+        check to refuse.
+        """
+        return state
+
     def session(self, volume: Volume, modality: str, *, overlap: float | None, precision: str) -> Any:
         """A `VolumeSession` of the model's own, where it has a volume loop that windows cannot express.
 

@@ -18,16 +18,18 @@ class Intensity:
         kind: `window` maps [low, high] in the scan's units to `to`, clipped; `percentile` does so with
             the low-th and high-th percentile of the volume; `standardise` clips to [low, high] and then
             takes (x - mean) / std with the given numbers (nnU-Net's CT scheme); `zscore` takes mean and
-            standard deviation from the volume itself; `as_is` changes nothing (the backbone scales).
+            standard deviation from the volume itself; `nonzero` does so with the voxels other than 0 and
+            leaves those at 0, then maps [minimum, maximum] to `to` (MONAI's NormalizeIntensity and
+            ScaleIntensity); `as_is` changes nothing (the backbone scales).
         low: lower end.
         high: upper end.
         mean: of the training data, for `standardise`.
         std: of the training data, for `standardise`.
-        to: range that `window` and `percentile` map to.
+        to: range that `window`, `percentile` and `nonzero` map to.
         masked: statistics of `percentile` and `zscore` come from voxels above 0 only.
     """
 
-    kind: Literal["window", "percentile", "standardise", "zscore", "as_is"]
+    kind: Literal["window", "percentile", "standardise", "zscore", "nonzero", "as_is"]
     low: float = 0.0
     high: float = 0.0
     mean: float = 0.0

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
-Kind = Literal["window", "percentile", "standardise", "zscore", "as_is"]
+Kind = Literal["window", "percentile", "standardise", "zscore", "nonzero", "as_is"]
 
 
 class IntensityLike(Protocol):
@@ -59,6 +59,9 @@ def scale_intensity(image: torch.Tensor, intensity: IntensityLike) -> torch.Tens
         seen = _seen(image, intensity)
         return (image - float(seen.mean())) / max(float(seen.std()), 1e-8)
     low, high = intensity.low, intensity.high
+    if intensity.kind == "nonzero":
+        image = _normalise_nonzero(image)
+        low, high = float(image.min()), float(image.max())
     if intensity.kind == "percentile":
         # numpy, because torch.quantile stops at 16 million values
         low, high = (float(v) for v in np.percentile(_seen(image, intensity), [low, high]))
@@ -66,6 +69,15 @@ def scale_intensity(image: torch.Tensor, intensity: IntensityLike) -> torch.Tens
     unit = ((image - low) / width if width > 0 else image - low).clamp(0, 1)
     floor, ceiling = intensity.to
     return unit if (floor, ceiling) == (0.0, 1.0) else floor + (ceiling - floor) * unit
+
+
+def _normalise_nonzero(image: torch.Tensor) -> torch.Tensor:
+    seen = image != 0
+    values = image[seen]
+    if not values.numel():
+        return image
+    std = float(values.std(unbiased=False))
+    return torch.where(seen, (image - float(values.mean())) / (std or 1.0), image)
 
 
 def _seen(image: torch.Tensor, intensity: IntensityLike) -> np.ndarray:

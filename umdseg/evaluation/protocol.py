@@ -16,7 +16,7 @@ from umdseg.data.options import refuse_repeats
 from umdseg.evaluation.cases import case_table
 from umdseg.evaluation.options import EvaluationOptions
 from umdseg.evaluation.predictions import write_index
-from umdseg.evaluation.references import first_clicks, read_references
+from umdseg.evaluation.references import drawn_boxes, first_clicks, read_references
 from umdseg.evaluation.rows import run_head, scan_head, unscored
 from umdseg.evaluation.scan import Case, Task, scan_rows
 from umdseg.progress import track
@@ -48,7 +48,8 @@ def evaluate(
     """Score a model on whole scans, on the grid of each scan's label.
 
     `auto` runs one pass for all structures and takes the best positive logit per voxel; `point`
-    asks for each structure alone, with the subject's one first click, the same for every modality.
+    asks for each structure alone, with the subject's one first click, `box` with its one box around the
+    reference, the same for every modality.
     What cannot be scored becomes a row with a status: a structure the model does not know by class
     (`class_unknown`), a modality the subject lacks (`modality_absent`), a prompt the model does not
     take (`prompt_unsupported`), a reference without voxels (`empty_reference`), a scan without a label
@@ -107,7 +108,14 @@ def _evaluating(backbone: Backbone) -> Iterator[None]:
 
 def _subject_rows(task: Task, subject: Subject, modalities: Sequence[Modality]) -> list[dict[str, Any]]:
     references = read_references(subject, task.dataset)
-    clicks = first_clicks(references, subject.reference(), task.ids()) if set(task.prompts) - {"auto"} else {}
+    clicked = set(task.prompts) - {"auto", "text", "box"}
+    clicks = first_clicks(references, subject.reference(), task.ids()) if clicked else {}
+    boxes = {}
+    if "box" in task.prompts:
+        loose = task.options.box_margin_mm, task.options.box_jitter_mm
+        boxes = drawn_boxes(
+            references, subject.reference(), task.ids(), *loose, seed=task.head["seed"], subject=subject.id
+        )
     rows: list[dict[str, Any]] = []
     for modality in modalities:
         head = scan_head(task.head, subject, modality)
@@ -116,7 +124,8 @@ def _subject_rows(task: Task, subject: Subject, modalities: Sequence[Modality]) 
                 rows += [unscored(head, name, kind, "modality_absent") for name in task.names]
             continue
         image = read_image(subject.scans[modality].image, subject.id)
-        rows += scan_rows(task, Case(subject, modality, image, references.get(modality), clicks, head))
+        case = Case(subject, modality, image, references.get(modality), clicks, head, boxes)
+        rows += scan_rows(task, case)
     if task.save_to is not None:
         write_index(task.save_to, subject, task.ids())
     return rows

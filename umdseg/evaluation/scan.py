@@ -22,7 +22,7 @@ from umdseg.data.io.nifti import GRID_TOLERANCE_MM
 from umdseg.evaluation.cases import NO_LABEL
 from umdseg.evaluation.options import EvaluationOptions
 from umdseg.evaluation.predictions import prediction_path, save_prediction
-from umdseg.evaluation.references import Click
+from umdseg.evaluation.references import Click, DrawnBox
 from umdseg.evaluation.rows import unscored
 from umdseg.metrics import score_masks
 from umdseg.registry import resolve
@@ -51,7 +51,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Case:
-    """One scan of one subject: its reference (None: no label), clicks, and what its rows start with."""
+    """One scan of one subject: its reference (None: no label), clicks, boxes and what its rows start with."""
 
     subject: Subject
     modality: Modality
@@ -59,6 +59,7 @@ class Case:
     reference: Volume | None
     clicks: Mapping[str, Click]
     head: Mapping[str, Any] = field(default_factory=dict)
+    boxes: Mapping[str, DrawnBox] = field(default_factory=dict)
 
     def grids(self, save: bool) -> list[Grid]:
         """Grids that predictions are wanted on: the label's first, the scan's own if it is another one."""
@@ -111,7 +112,7 @@ def _scan_rows(task: Task, case: Case) -> list[dict[str, Any]]:
         if kind not in task.backbone.card.prompts:
             found = [unscored(case.head, name, kind, "prompt_unsupported") for name in task.names]
         elif session is not None:
-            found = (_auto if kind == "auto" else _placed)(task, case, session, kind)
+            found = (_auto if kind in ("auto", "text") else _placed)(task, case, session, kind)
         if case.reference is None:
             found = [unscored(case.head, n, kind, "empty_reference", NO_LABEL) for n in task.names]
         rows += found
@@ -126,7 +127,7 @@ def _auto(task: Task, case: Case, session: VolumeSession, kind: PromptKind) -> l
     found = np.zeros(grids[0].shape, dtype=np.int16)
     values = np.array([0, *(task.dataset.structures[n] for n in known)], dtype=np.int16)
     if known:
-        session.prompt(_prompts(kind, known, {}))
+        session.prompt(_prompts(kind, known, case))
         found = values[inference.label_map(session, known, grids[0])]
     cost = _cost(start)
     rows = []
@@ -144,18 +145,19 @@ def _auto(task: Task, case: Case, session: VolumeSession, kind: PromptKind) -> l
 def _placed(task: Task, case: Case, session: VolumeSession, kind: PromptKind) -> list[dict[str, Any]]:
     """One structure at a time; where two claim a voxel, the saved map takes the higher logit."""
     maps = [_Map(grid) for grid in case.grids(task.save_to is not None)]
+    given: Mapping[str, Click | DrawnBox] = case.boxes if kind == "box" else case.clicks
     rows = []
     for name in task.names:
         label = task.dataset.structures[name]
         missing = case.reference is not None and not (case.reference.array == label).any()
-        if name not in case.clicks or missing:
+        if name not in given or missing:
             rows.append(unscored(case.head, name, kind, "empty_reference"))
             continue
         start = time.perf_counter()
-        session.prompt(_prompts(kind, [name], case.clicks))
+        session.prompt(_prompts(kind, [name], case))
         mask = maps[0].add(session, name, label)
         row = _scored(task, case, name, kind, mask, _cost(start))
-        rows.append({**row, "clicks": 1, "condition": case.clicks[name].condition})
+        rows.append({**row, "clicks": int(kind != "box"), "condition": given[name].condition})
         for other in maps[1:]:
             other.add(session, name, label)
     if task.save_to is not None:
@@ -163,9 +165,11 @@ def _placed(task: Task, case: Case, session: VolumeSession, kind: PromptKind) ->
     return rows
 
 
-def _prompts(kind: PromptKind, names: Sequence[str], clicks: Mapping[str, Click]) -> list[Prompt]:
-    points = {name: clicks[name].point for name in names if name in clicks}
-    return list(resolve("prompt", kind)().for_subject(list(names), points))
+def _prompts(kind: PromptKind, names: Sequence[str], case: Case) -> list[Prompt]:
+    where: Mapping[str, object] = {name: click.point for name, click in case.clicks.items()}
+    if kind == "box":
+        where = {name: drawn.box for name, drawn in case.boxes.items()}
+    return list(resolve("prompt", kind)().for_subject(list(names), where))
 
 
 def _scored(

@@ -130,6 +130,9 @@ class Job:
         self.folder.claim()
         weights: dict[str, Any] = {"model": self.settings.model.name, "sha256": self.backbone.weights_sha256}
         weights |= {"state_sha256": self.backbone.state_sha256, "random": self.backbone.random_weights}
+        terms = self.backbone.card.weights
+        if not self.backbone.random_weights:
+            weights |= {"licence": terms.licence, "commercial": terms.commercial}
         data = {"name": self.dataset.name, "fingerprint": self.data, "scored": [s.id for s in self.subjects]}
         record = provenance(self.settings, self.door, self.hash, weights=weights, data=data)
         self.folder.begin(record, config_text(self.settings))
@@ -168,6 +171,7 @@ class Job:
             facts: further entries of the provenance.
         """
         from umdseg.report import build_report, print_result
+        from umdseg.report.words import terms_notice
 
         options = self.settings.evaluation
         write_cases(merge([cases]), self.path)
@@ -181,7 +185,9 @@ class Job:
         # the report shows the record, so that is closed first; without its report a run is not complete
         self.folder.end("complete", **facts)
         build_report(self.path, options.overlay_subjects)
-        print_result(cases, result, options.metrics[0], random_weights=self.backbone.random_weights)
+        random, terms = self.backbone.random_weights, self.backbone.card.weights
+        notice = "" if random else terms_notice(terms.licence, terms.commercial)
+        print_result(cases, result, options.metrics[0], random_weights=random, terms=notice)
 
 
 def say(text: str) -> None:

@@ -1,0 +1,1 @@
+"""Before a run: configuration, data, model and machine looked over, every problem collected."""
