@@ -17,7 +17,8 @@ from umdseg.vocabulary import Prompt, PromptKind
 
 # tests are no package: the table beside this file is loaded by its path
 _spec = importlib.util.spec_from_file_location("models_table", Path(__file__).with_name("models_table.py"))
-assert _spec is not None and _spec.loader is not None
+assert _spec is not None
+assert _spec.loader is not None
 table = sys.modules["models_table"] = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(table)
 
@@ -29,6 +30,7 @@ class Models:
     """Builds reduced models and asks them."""
 
     affine = AFFINE
+    channels, several = table.CHANNELS, table.SEVERAL
 
     def __init__(self, root: Callable[[str], Path]) -> None:
         self._root = root
@@ -49,7 +51,7 @@ class Models:
 
     def window(self, backbone: Backbone, name: str) -> tuple[int, int, int]:
         """Voxels of a test window."""
-        d = backbone.card.divisor
+        d = max(backbone.card.divisor, 8)
         shape: tuple[int, int, int] = table.family(name).window or (d, d, 2 * d)
         return shape
 
@@ -69,9 +71,21 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return Models(lambda name: tmp_path_factory.mktemp(name))
 
 
-@pytest.fixture(params=registry.names("model"), scope="module")
-def name(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """All models where cards are looked at; where networks run, those that no other one stands for."""
+    if "name" not in metafunc.fixturenames:
+        return
+    chosen = registry.names("model")
+    if {"backbone", "axes"} & set(metafunc.fixturenames):
+        chosen = [one for one in chosen if one not in table.TWINS]
+    if "axes" in metafunc.fixturenames:
+        chosen = [one for one in chosen if takes_positions(one)]
+    metafunc.parametrize("name", chosen, scope="module")
+
+
+def takes_positions(name: str) -> bool:
+    """Whether the model takes clicks or boxes."""
+    return bool({"point", "box"} & set(registry.resolve("model", name).listing().prompts))
 
 
 @pytest.fixture(scope="module")

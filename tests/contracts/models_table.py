@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
 
 from umdseg import anatomy, registry
@@ -39,7 +38,7 @@ class Family:
         shrink: makes the networks narrow, by patching what builds them.
         options: further options of a model; files it needs are written below the folder.
         packages: without one of them its tests are skipped.
-        window: voxels of test windows; None = (d, d, 2d) of the card's divisor d.
+        window: voxels of test windows; None = (d, d, 2d) of the card's divisor d, 8 at least.
     """
 
     shrink: Callable[[pytest.MonkeyPatch], None] = nothing
@@ -209,7 +208,7 @@ def nnunet(name: str, root: Path) -> dict[str, Any]:
 
 
 def nninteractive(name: str, root: Path) -> dict[str, Any]:
-    """A folder of nnInteractive without checkpoint; its session refines in tiles with margins of 24 voxels."""
+    """A folder without checkpoint; the package refines in tiles with margins of 24 voxels."""
     arguments = {
         "n_stages": 2, "features_per_stage": [4, 8], "kernel_sizes": [[3] * 3] * 2,
         "strides": [[1] * 3, [2] * 3], "n_blocks_per_stage": [1] * 2, "n_conv_per_stage_decoder": [1],
@@ -296,6 +295,26 @@ FAMILIES = {
     "nninteractive": Family(options=nninteractive, packages=("nnInteractive",), window=(16, 16, 32)),
     "voxtell": Family(narrow_voxtell, voxtell, packages=("voxtell",), window=(32, 32, 32)),
     "torch_module": Family(options=own_module),
+}
+
+
+# input channels, where they are more than one
+CHANNELS = {"lesiontracer": 2}
+# releases of several networks
+SEVERAL = ("totalseg_ct", "totalseg_mr", "moose", "cads")
+# models that at reduced size differ in nothing but their card from another one: their networks run once
+TWINS = {
+    "seganypet_v1": "sam_med3d_turbo",
+    "seganypet_v2": "sam_med3d_turbo",
+    "seganypet_lesion": "sam_med3d_turbo",
+    "sam_vit_l": "sam_vit_b",
+    "sam_vit_h": "sam_vit_b",
+    "monai_wholebody_fast": "monai_wholebody",
+    "swinunetr_suprem": "swinunetr_ssl",
+    "swinunetr_voco_ssl": "swinunetr_voco",
+    "totalseg_ct_fast": "nnunet",
+    "mrsegmentator": "nnunet",
+    "totalseg_mr": "totalseg_ct",
 }
 
 

@@ -30,10 +30,11 @@ def shape(models: Any, plain: Backbone, name: str) -> Shape:
 
 
 @pytest.fixture
-def image(shape: Shape, plain: Backbone) -> torch.Tensor:
+def image(models: Any, name: str, shape: Shape, plain: Backbone) -> torch.Tensor:
     """Two windows; what a model scales by itself has the range of pictures."""
-    noise = torch.rand(2, 1, *shape, generator=torch.Generator().manual_seed(0))
-    return noise * 255 if any(i.kind == "as_is" or i.to[1] > 1 for i in plain.card.intensity.values()) else noise
+    noise = torch.rand(2, models.channels.get(name, 1), *shape, generator=torch.Generator().manual_seed(0))
+    pictures = any(i.kind == "as_is" or i.to[1] > 1 for i in plain.card.intensity.values())
+    return noise * 255 if pictures else noise
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def prompts(models: Any, backbone: Backbone, structures: list[str], shape: Shape
     return [models.ask(kind, one, shape, i) for kind in kinds for i, one in enumerate(structures)]
 
 
-def test_the_card_is_complete_and_consistent(plain: Backbone, name: str) -> None:
+def test_the_card_is_complete_and_consistent(models: Any, plain: Backbone, name: str) -> None:
     card = plain.card
     assert card.name in (name, "card")  # of a user's own module: its file's name
     assert all(edge % card.divisor == 0 for edge in card.window)
@@ -70,15 +71,11 @@ def test_the_card_is_complete_and_consistent(plain: Backbone, name: str) -> None
     assert not set(card.groups) & set(card.structures)
     assert not set(card.new_rows) & set(card.structures.values())
     assert all(plain.knows(one) for one in (*card.structures, *card.groups))
-    if card.output == "softmax" and card.structures and name not in SEVERAL:
+    if card.output == "softmax" and card.structures and name not in models.several:
         # several networks of a release count their channels one after the other
         assert min(card.structures.values()) >= 1, "0 is the background"
     if card.weights.source not in ("package", None) and card.weights.sha256 is None:
         assert "not verified" in card.weights.note
-
-
-# releases of several networks
-SEVERAL = ("totalseg_ct", "totalseg_mr", "moose", "cads")
 
 
 def test_the_listing_says_what_the_card_says(plain: Backbone, name: str) -> None:
@@ -142,20 +139,27 @@ def test_a_batch_is_its_samples_and_an_encoding_serves_all_prompts(
 
 
 @torch.no_grad()
-def test_the_same_question_has_the_same_answer(answer: Any, image: torch.Tensor, prompts: list[Prompt]) -> None:
+def test_the_same_question_has_the_same_answer(
+    backbone: Backbone, answer: Any, image: torch.Tensor, prompts: list[Prompt]
+) -> None:
     first = answer(image[:1], prompts)
     torch.rand(3)
     assert torch.equal(first, answer(image[:1], prompts))
 
 
 @torch.no_grad()
-def test_bfloat16_is_close(answer: Any, image: torch.Tensor, prompts: list[Prompt]) -> None:
+def test_bfloat16_is_close(
+    backbone: Backbone, answer: Any, image: torch.Tensor, prompts: list[Prompt]
+) -> None:
+    # which of several masks for one click is best is a close call of random weights
+    prompts = [p for p in prompts if not p.points] or prompts
     exact = answer(image[:1], prompts).float().flatten(2)[0]
     with autocast("bf16", torch.device("cpu")):
         rough = answer(image[:1], prompts).float().flatten(2)[0]
     for prompt, one, other in zip(prompts, exact, rough, strict=True):
         assert torch.isfinite(other).all()
-        assert float((one - other).abs().mean()) <= 0.15 * float(one.std()) + 0.02 * float(one.abs().max()), prompt
+        allowed = 0.15 * float(one.std()) + 0.02 * float(one.abs().max())
+        assert float((one - other).abs().mean()) <= allowed, prompt
 
 
 @torch.no_grad()
@@ -250,18 +254,31 @@ def test_a_saved_state_is_the_whole_model(
     assert torch.equal(expected, answer(image[:1], prompts, other))
 
 
-def test_gradients_reach_what_adapters_replace(backbone: Backbone, answer: Any, image: torch.Tensor, prompts: list[Prompt]) -> None:
+def test_gradients_reach_what_adapters_replace(
+    models: Any, name: str, backbone: Backbone, answer: Any, image: torch.Tensor, prompts: list[Prompt]
+) -> None:
+    state = {key: value.clone() for key, value in backbone.net.state_dict().items()}
+    noise = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        # residual branches that start at 0 would hide what lies in them
+        for parameter in backbone.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=noise))
     backbone.requires_grad_(True)
     try:
-        answer(image[:1], prompts[:1]).square().mean().backward()
+        backbone.train()
+        asked = [Prompt(one) for one in backbone.card.structures] if name in models.several else prompts[:1]
+        answer(image[:1], asked).square().mean().backward()
         modules = dict(backbone.net.named_modules())
         targets = [m for key, m in modules.items() if re.fullmatch(backbone.card.adapter_targets, key)]
         reached = [m for m in targets if m.weight.grad is not None and bool(m.weight.grad.abs().sum() > 0)]
         assert len(reached) >= len(targets) / 2
-        assert any(m.weight.grad is not None for m in [modules[backbone.card.stem]])
+        stem: Any = modules[backbone.card.stem]
+        assert stem.weight.grad is not None
     finally:
         backbone.zero_grad(set_to_none=True)
         backbone.requires_grad_(False)
+        backbone.net.load_state_dict(state)
+        backbone.eval()
 
 
 def world() -> dict[str, Any]:
@@ -278,15 +295,18 @@ def world() -> dict[str, Any]:
         "matmul": torch.get_float32_matmul_precision(),
         "warnings": list(warnings.filters),
         "python": random.getstate(),
-        "numpy": str(np.random.get_state()),  # noqa: NPY002
+        "numpy": str(np.random.get_state()),
     }
 
 
 @torch.no_grad()
-def test_nothing_outside_the_model_changes(models: Any, name: str, image: torch.Tensor, prompts: list[Prompt]) -> None:
+def test_nothing_outside_the_model_changes(
+    models: Any, name: str, backbone: Backbone, image: torch.Tensor, prompts: list[Prompt]
+) -> None:
     models(name)  # packages are imported by now
     before = world()
     other = models(name)
+    assert type(other) is type(backbone)
     if not other.card.structures and "auto" in other.card.prompts:
         other.add_structures(["liver", "spleen"])
     drawn = torch.get_rng_state()

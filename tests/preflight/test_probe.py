@@ -32,7 +32,9 @@ def body() -> probe.Case:
     affine = np.diag([CUBE, CUBE, CUBE, 1.0])
     affine[:3, 3] = [-60.0, -50.0, 100.0]
     image[0] = image[-1] = -1000.0
-    return probe.Case(Volume(image.astype(np.float32), Grid(SHAPE, affine)), label, ("liver", "spleen"), "ct", "auto")
+    return probe.Case(
+        Volume(image.astype(np.float32), Grid(SHAPE, affine)), label, ("liver", "spleen"), "ct", "auto"
+    )
 
 
 class Memory(Backbone):
@@ -124,7 +126,9 @@ class Careless(Memory):
         if np.allclose(volume.grid.affine[:3, :3], CUBE * np.eye(3)):
             return None
         plain = np.diag([CUBE, CUBE, CUBE, 1.0])
-        other = inference.open(Memory(), Volume(volume.array, Grid(volume.grid.shape, plain)), modality, precision="fp32")
+        other = inference.open(
+            Memory(), Volume(volume.array, Grid(volume.grid.shape, plain)), modality, precision="fp32"
+        )
         return other
 
 

@@ -130,7 +130,9 @@ def as_stored(case: Case, codes: str) -> Case:
     """The same patient, the voxels stored with their axes along `codes`; the affine says so."""
     grid = reoriented(case.image.grid, codes)
     return replace(
-        case, image=Volume(_ordered(case.image.array, codes), grid), label=_ordered(case.label, codes)
+        case,
+        image=Volume(_ordered(case.image.array, codes), grid),
+        label=_ordered(case.label, codes).astype(np.int16),
     )
 
 
@@ -165,13 +167,12 @@ def intensities(case: Case, card: Card) -> Iterator[tuple[str, Case]]:
     for low, high in WINDOWS:
         cut = np.clip(values, low, high)
         if scale.kind == "window":
-            cut = (cut - low) / (high - low) * (scale.high - scale.low) + scale.low
+            share = (cut - low) / (high - low)
+            cut = (share * (scale.high - scale.low) + scale.low).astype(np.float32)
         yield f"seen through a window of {low} to {high} HU", copy(cut)
 
 
-def _distorted(
-    backbone: Backbone, case: Case, precision: str
-) -> tuple[dict[str, float], dict[str, float]]:
+def _distorted(backbone: Backbone, case: Case, precision: str) -> tuple[dict[str, float], dict[str, float]]:
     """Mean Dice of each mistaken orientation and other scale, up to the first good one."""
     turned: dict[str, float] = {}
     scaled: dict[str, float] = {}

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("nnInteractive.inference.inference_session")
-
 ARCHITECTURE = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
 # the package refines in tiles with margins of 24 voxels
 EDGE = 56

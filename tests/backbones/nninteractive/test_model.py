@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+pytest.importorskip("nnInteractive.inference.inference_session")
+
 from umdseg.backbones import load_backbone
 from umdseg.backbones.nninteractive.model import NninteractiveOptions, nninteractive
 from umdseg.backbones.nninteractive.steps import Step, steps

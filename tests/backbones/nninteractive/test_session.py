@@ -8,6 +8,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+
+pytest.importorskip("nnInteractive.inference.inference_session")
+
 from nnInteractive.inference.inference_session import nnInteractiveInferenceSession
 
 from umdseg import inference

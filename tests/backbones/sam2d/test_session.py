@@ -202,8 +202,8 @@ def test_a_click_on_a_real_liver_lands_on_it(plane, bright, shared_data) -> None
     """The reference labels of a real CT in the place of its image."""
     folder = shared_data / "totalsegmentator"
     labels = read_label(folder / "example_seg.nii.gz")
-    number = {name: int(i) for i, name in json.loads((folder / "class_ids.json").read_text())["total"].items()}
-    mask = labels.array == number["liver"]
+    names = json.loads((folder / "class_ids.json").read_text())["total"]
+    mask = labels.array == next(int(i) for i, name in names.items() if name == "liver")
     session = inference.open(
         bright(planes=[plane]), Volume(np.where(mask, 200.0, -150.0).astype(np.float32), labels.grid), "ct"
     )

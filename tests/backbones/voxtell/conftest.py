@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("voxtell.inference.predictor")
-
-from voxtell.inference import predictor
-from voxtell.model import voxtell_model
 
 from umdseg.backbones.voxtell import model
 
@@ -31,28 +27,35 @@ TEXTS = [
 CHANNELS = [4, 4, 4, 8, 8, 8]
 
 
-class Narrow(voxtell_model.VoxTellModel):
+@cache
+def narrow_network():
     """The official class, narrow; everything the plans say goes through."""
+    from voxtell.model.voxtell_model import VoxTellModel
 
-    TRANSFORMER_NUM_HEADS, TRANSFORMER_NUM_LAYERS = 2, 2
-    DECODER_CONFIGS: ClassVar = {
-        stage: {"channels": count, "shape": (EDGE >> stage,) * 3} for stage, count in enumerate(CHANNELS)
-    }
+    class Narrow(VoxTellModel):
+        TRANSFORMER_NUM_HEADS, TRANSFORMER_NUM_LAYERS = 2, 2
+        DECODER_CONFIGS: ClassVar = {
+            stage: {"channels": count, "shape": (EDGE >> stage,) * 3} for stage, count in enumerate(CHANNELS)
+        }
 
-    def __init__(self, **arguments):
-        sizes = {"num_heads": 2, "query_dim": 24, "project_to_decoder_hidden_dim": 16}
-        super().__init__(**{**arguments, **sizes})
+        def __init__(self, **arguments):
+            sizes = {"num_heads": 2, "query_dim": 24, "project_to_decoder_hidden_dim": 16}
+            super().__init__(**{**arguments, **sizes})
+
+    return Narrow
 
 
 @contextmanager
 def narrowed():
     """The package and umdseg build the narrow network, for texts of 24 numbers."""
+    from voxtell.inference import predictor
+    from voxtell.model import voxtell_model
 
     def build(**arguments):
-        return Narrow(**{**arguments, "text_embedding_dim": DEPTH})
+        return narrow_network()(**{**arguments, "text_embedding_dim": DEPTH})
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(voxtell_model, "VoxTellModel", Narrow)
+        patch.setattr(voxtell_model, "VoxTellModel", narrow_network())
         patch.setattr(predictor, "VoxTellModel", build)
         patch.setattr(model, "TEXT_DECODER", {**model.TEXT_DECODER, "text_embedding_dim": DEPTH})
         yield

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+pytest.importorskip("voxtell.inference.predictor")
+
 from umdseg.backbones import load_backbone
 from umdseg.backbones.voxtell.model import VoxtellOptions, voxtell
 from umdseg.errors import UserError

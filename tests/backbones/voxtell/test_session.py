@@ -6,6 +6,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+
+pytest.importorskip("voxtell.inference.predictor")
+
 from voxtell.inference.predictor import VoxTellPredictor
 
 from umdseg import inference

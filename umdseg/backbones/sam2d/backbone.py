@@ -68,8 +68,8 @@ class Sam2d(Backbone):
             affine = affine.expand(count, 4, 4)
         numbers = whole(image[:, 0])
         made = []
-        for one, place_ in zip(numbers, affine, strict=True):
-            layout = self.layout((rows, columns), _spacing(place_))
+        for one, matrix in zip(numbers, affine, strict=True):
+            layout = self.layout((rows, columns), _spacing(matrix))
             shown = torch.cat([pictures(one, z, self.options.channels) for z in range(slices)])
             made.append(layout.pixels(shown))
         maps = self.embed(torch.cat(made).to(image.device))

@@ -57,10 +57,10 @@ def medsam_card() -> Card:
         licence="Apache-2.0",
         commercial=True,
         note="hash not verified; the authors' medsam_vit_b.pth (doi:10.5281/zenodo.10689643, by hand) loads "
-        "too; terms of the public data sets behind the weights not verified",
+        "too; terms of the public data sets behind the weights, and whether PET was among them, not verified",
     )
     card = _card("medsam", weights, MEDSAM)
-    return replace(card, trained_on=("ct", "mr", "pet"), prompts=("box",))
+    return replace(card, trained_on=("ct", "mr"), prompts=("box",))
 
 
 def sam2_tiny_card() -> Card:
@@ -86,10 +86,10 @@ def medsam2_card() -> Card:
         licence="CC BY-SA 4.0 (model card)",
         commercial=None,
         note="hash not verified; the code is Apache-2.0, and medsam2-mlx reports conflicting terms of the "
-        "weights for CT lesions; whether the weights take clicks not verified",
+        "weights for CT lesions; whether PET was in training and whether clicks are taken not verified",
     )
     card = _hiera(_card("medsam2", weights, MEDSAM2))
-    return replace(card, trained_on=("ct", "mr", "pet"), prompts=("box",))
+    return replace(card, trained_on=("ct", "mr"), prompts=("box",))
 
 
 def _sam(name: str, file: str) -> Card:
