@@ -13,13 +13,14 @@ help:
 setup: $(STAMP)
 
 # the stamp is written last, so a setup that was cut off starts again
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt requirements-nodeps.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "umdseg needs Python 3.11 or newer; try make setup PYTHON=python3.11" >&2; exit 1; }
 	@echo "setting up $(VENV): downloads and installs for some minutes"
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet torch==2.13.0 -c constraints.txt
 	$(PY) -m pip install --quiet -c constraints.txt -e ".[dev]"
+	$(PY) -m pip install --quiet --no-deps -r requirements-nodeps.txt
 	@$(PY) -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torchvision") is not None)' \
 	  || $(PY) -c 'import torchvision' \
 	  || { echo "torchvision is installed but does not import (see above); umdseg does not need it:" \

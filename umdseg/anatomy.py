@@ -14,12 +14,17 @@ Canonical names are TotalSegmentator's where it has the structure, otherwise the
   could be confirmed (`umdseg.data.sources.autopet` says how).
 - `enhance_pet`: ENHANCE.PET's structures, numbered by this project (the data count each group from 1).
 - `synthrad`: SynthRAD's body outline.
+- `totalsegmentator_v1`: the 104 classes of TotalSegmentator v1 (metadata.json of MONAI's bundle
+  wholeBody_ct_segmentation).
+- `btcv`: the 13 organs of BTCV (MONAI's swin_unetr_btcv_segmentation, metadata.json).
+- `suprem`: SuPreM's first 25 classes (its utils.py), less 19, "intestine", which no source delimits.
 """
 
 from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Collection
 from functools import cache
 from importlib.resources import files
 
@@ -53,6 +58,9 @@ SCHEMES: tuple[str, ...] = (
     "dap_atlas",
     "enhance_pet",
     "synthrad",
+    "totalsegmentator_v1",
+    "btcv",
+    "suprem",
 )
 
 _SIDES = ("left", "right")
@@ -87,7 +95,7 @@ def canonical(name: str) -> str:
     Raises:
         UserError: no structure of that name (with the nearest one).
     """
-    found = _names().get(_key(name))
+    found = find(name)
     if found is None:
         # compared word by word in the same order, so "left kidny" is near "kidney_left"
         spellings = {" ".join(_key(known)): known for known in structures()}
@@ -98,6 +106,11 @@ def canonical(name: str) -> str:
             nearest=spellings[hit] if hit else None,
         )
     return found
+
+
+def find(name: str) -> str | None:
+    """Like `canonical`, but None where there is no structure of that name."""
+    return _names().get(_key(name))
 
 
 def ids(scheme: str) -> dict[str, int]:
@@ -132,15 +145,23 @@ def groups(scheme: str) -> dict[str, tuple[str, ...]]:
     VISTA3D's super-classes (kidney 2, lung 20, bone 21) are here: a model is asked for the parts,
     never for the super-class index itself.
     """
-    known = ids(scheme)
-    ways = {whole: [way for way in ways if known.keys() >= set(way)] for whole, ways in _PARTS.items()}
-    return {whole: fitting[0] for whole, fitting in ways.items() if fitting}
+    return _put_together(ids(scheme))
+
+
+def wholes(known: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Like `groups`, for any structures: whole -> parts, where the parts are known and the whole is not."""
+    return {whole: parts for whole, parts in _put_together(known).items() if whole not in known}
 
 
 def direct(scheme: str) -> dict[str, int]:
     """Like `ids`, but only what may be asked for or labelled directly: no groups, nothing deprecated."""
     usable = set(structures()) - groups(scheme).keys()
     return {name: id for name, id in ids(scheme).items() if name in usable}
+
+
+def _put_together(known: Collection[str]) -> dict[str, tuple[str, ...]]:
+    ways = {whole: [way for way in ways if set(known) >= set(way)] for whole, ways in _PARTS.items()}
+    return {whole: fitting[0] for whole, fitting in ways.items() if fitting}
 
 
 @cache

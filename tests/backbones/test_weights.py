@@ -45,6 +45,9 @@ def write(layout: str, state: State, folder: Path) -> Path:
         "state_dict with module.": {"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 3},
         "model": {"model": state},
         "network": {"network": {f"model.{k}": v for k, v in state.items()}},
+        "model_state_dict": {"model_state_dict": state, "epoch": 3},
+        "network_weights": {"network_weights": state, "trainer_name": "nnUNetTrainer"},
+        "net": {"net": state},
         "monai 1.3": to_monai_1_3(state),
     }
     if layout == "safetensors":
@@ -56,8 +59,8 @@ def write(layout: str, state: State, folder: Path) -> Path:
     return path
 
 
-LAYOUTS = ["plain", "state_dict with module.", "model", "network", "monai 1.3", "safetensors",
-           "safetensors with network."]  # fmt: skip
+LAYOUTS = ["plain", "state_dict with module.", "model", "network", "model_state_dict", "network_weights",
+           "net", "monai 1.3", "safetensors", "safetensors with network."]  # fmt: skip
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -69,6 +72,28 @@ def test_every_published_layout_loads_bit_for_bit(layout: str, official: State, 
     assert backbone.random_weights is False
     assert backbone.weights_sha256 is not None
     assert backbone.state_sha256 == state_hash(official)
+
+
+def test_a_prefix_of_the_networks_own_names_stays(tmp_path: Path) -> None:
+    from monai.networks.nets import UNet
+
+    net = UNet(3, 1, 2, (4, 8), (2,))
+    assert all(key.startswith("model.") for key in net.state_dict())
+    for prefix in ("", "module.", "network.model."):
+        path = tmp_path / "unet.pt"
+        torch.save({prefix + key: value for key, value in net.state_dict().items()}, path)
+        assert read_state(path, net.state_dict()).keys() == net.state_dict().keys()
+
+
+def test_a_family_renames_what_it_published_and_drops_only_what_it_names(official: State) -> None:
+    tiny = load_backbone("vista3d_tiny", "random")
+    renamed = tiny.convert(to_monai_1_3(official))
+    assert renamed.keys() == official.keys()
+    assert all(renamed[key] is value for key, value in official.items())
+    assert tiny.convert(official) is official, "names of today stay"
+    more = {**to_monai_1_3(official), "something_else": torch.zeros(1)}
+    with pytest.raises(UserError, match="unexpected something_else"):
+        load_strict(tiny.net, tiny.convert(more), "m.pt")
 
 
 def test_numpy_scalars_beside_the_weights_are_read(official: State, tmp_path: Path) -> None:

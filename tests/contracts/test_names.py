@@ -31,7 +31,7 @@ def test_registry_and_configuration_know_the_same_names(kind: str) -> None:
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in KINDS for name in registry.names(kind)])
 def test_a_file_names_its_component_and_only_options_it_takes(kind: str, name: str) -> None:
     values = read(kind, name)
-    options = ModelOptions if kind == "model" else registry.resolve(kind, name).Options
+    options = getattr(registry.resolve(kind, name), "Options", ModelOptions)
     assert values["name"] == name
     assert set(values) <= {option.name for option in fields(options)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -160,3 +161,30 @@ def test_same_as_notices_a_flip_and_a_shift() -> None:
     assert source.same_as(Grid(source.shape, source.affine.copy()))
     assert not source.same_as(Grid(source.shape, shifted))
     assert not source.same_as(Grid(source.shape, source.affine @ np.diag([-1, 1, 1, 1])))
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "SPL", "ASR"])
+@pytest.mark.parametrize("spacing", [None, (1.0, 2.0, 3.0)])
+def test_grids_of_any_orientation_name_the_same_places(codes, spacing):
+    affine = np.diag([-1.5, 2.0, 2.5, 1.0])
+    affine[:3, 3] = (10, -20, 30)
+    grid = Grid((12, 10, 8), affine)
+    found = canonical_grid(grid, spacing, codes)
+    assert "".join(nib.aff2axcodes(found.affine)) == codes
+    if spacing:
+        np.testing.assert_allclose(found.spacing, spacing)
+    own, other = (g.to_world(g.corners()) for g in (grid, found))
+    # the covered boxes agree up to one voxel, and exactly where the voxels are kept
+    step = 0 if spacing is None else 3.0
+    np.testing.assert_allclose(own.min(axis=0), other.min(axis=0), atol=step)
+    np.testing.assert_allclose(own.max(axis=0), other.max(axis=0), atol=step)
+
+
+def test_reorienting_moves_no_voxel():
+    affine = np.diag([-1.5, 2.0, 2.5, 1.0])
+    values = torch.arange(12 * 10 * 8, dtype=torch.float32).reshape(1, 12, 10, 8)
+    source = Grid((12, 10, 8), affine)
+    target = canonical_grid(source, None, "SPL")
+    found = resample(values, source, target)
+    oracle = nib.as_closest_canonical(nib.Nifti1Image(values[0].numpy(), affine)).get_fdata()
+    np.testing.assert_allclose(found[0].numpy(), oracle[::-1, ::-1].transpose(2, 1, 0), atol=1e-3)

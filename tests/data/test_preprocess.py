@@ -27,8 +27,12 @@ from umdseg.errors import UserError
 @dataclass(frozen=True)
 class Intensity:
     kind: str
-    low: float
-    high: float
+    low: float = 0.0
+    high: float = 0.0
+    mean: float = 0.0
+    std: float = 1.0
+    to: tuple[float, float] = (0.0, 1.0)
+    masked: bool = False
 
 
 @dataclass(frozen=True)

@@ -169,6 +169,13 @@ def test_what_cannot_be_scored_says_why(reader, tmp_path) -> None:
     }
 
 
+def test_words_are_asked_like_classes_and_need_no_click(reader, tmp_path) -> None:
+    reader.card.prompts = ("text",)
+    cases = run(reader, dataset(subject(tmp_path, "a")), prompts=("text",), modalities=("ct",))
+    assert list(cases.dice) == [1.0, 1.0]
+    assert list(cases.clicks) == [0, 0]
+
+
 def test_the_same_click_lies_inside_the_structure_in_every_scan(tmp_path) -> None:
     one = subject(tmp_path, "a")
     references = read_references(one, dataset(one))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from umdseg.prompts.auto import AutoPrompts
+from umdseg.prompts.auto_point import AutoPointPrompts
 from umdseg.prompts.point import PointPrompts
+from umdseg.prompts.text import TextPrompts
 from umdseg.registry import names, resolve
+from umdseg.vocabulary import Prompt
 
 CLICKS = {"liver": (1.0, -2.0, 3.5)}
 
@@ -26,7 +29,20 @@ def test_point_asks_where_there_is_something_to_click() -> None:
     assert prompt.signs == (1,)
 
 
-@pytest.mark.parametrize("name", ["auto", "point"])
+def test_class_and_click_together_ask_where_there_is_something_to_click() -> None:
+    (prompt,) = AutoPointPrompts().for_subject(["spleen", "liver"], CLICKS)
+    assert prompt == Prompt("liver", "auto_point", (CLICKS["liver"],), (1,))
+
+
+def test_text_asks_for_every_structure_in_words() -> None:
+    prompts = TextPrompts().for_subject(["kidney_left", "liver"], CLICKS)
+    assert prompts == [
+        Prompt("kidney_left", "text", text="kidney left"),
+        Prompt("liver", "text", text="liver"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["auto", "point", "auto_point", "text"])
 def test_registered_prompts_say_their_kind(name: str) -> None:
     assert name in names("prompt")
     factory = resolve("prompt", name)

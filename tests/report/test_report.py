@@ -26,6 +26,7 @@ from umdseg.files import write_json
 from umdseg.report import build_report, print_result
 from umdseg.report.figures import gap_forest, organ_dots
 from umdseg.report.overlays import choose_plane, overlay
+from umdseg.report.words import terms_notice
 from umdseg.vocabulary import UNITS, Scan, Subject
 
 ORGANS = {"liver": 1, "spleen": 2, "left_kidney": 3}
@@ -180,6 +181,24 @@ def test_random_weights_are_named_as_what_they_are(tmp_path) -> None:
             cases = table(stages=stages)
             print_result(cases, gap(cases, 300), console=console, random_weights=weights)
             assert (words in console.file.getvalue()) == weights
+
+
+@pytest.mark.parametrize(
+    ("commercial", "words"),
+    [(True, None), (False, "CC-BY-NC-4.0; no commercial use"), (None, "unclear whether commercial use")],
+)
+def test_terms_of_the_weights_stand_beside_the_numbers(tmp_path, commercial, words) -> None:
+    weights = {"model": "tiny", "random": False, "licence": "CC-BY-NC-4.0", "commercial": commercial}
+    write_json(run_folder(tmp_path) / "provenance.json", {"weights": weights})
+    page = Page(build_report(tmp_path))
+    assert ("licence" in page.ids()) == (words is not None)
+    console = Console(file=io.StringIO(), width=200)
+    cases = table(stages=("zero_shot",))
+    print_result(cases, gap(cases, 300), console=console, terms=terms_notice("CC-BY-NC-4.0", commercial))
+    assert ("Licence of the weights" in console.file.getvalue()) == (words is not None)
+    if words:
+        assert words in "".join(page.text)
+        assert words in console.file.getvalue()
 
 
 def test_scan_without_a_label_is_told_from_an_empty_one(tmp_path) -> None:

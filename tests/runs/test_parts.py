@@ -70,8 +70,19 @@ def test_zero_shot_store(tmp_path: Path) -> None:
         store(weights="v"),
         store("prompt=auto"),
         store("evaluation.overlap=0.5"),
+        store("model=vista3d"),
     ):
         assert changed.get(tmp_path / "none") is None
+
+
+def test_another_option_of_the_model_is_another_zero_shot_result(tmp_path: Path) -> None:
+    def store(*overrides: str) -> ZeroShotStore:
+        settings = check("evaluate", ["model=vista3d", f"runs_dir={tmp_path}", *overrides])
+        return ZeroShotStore.of(settings, "d", "w", ["a"], ["liver"])
+
+    assert store("+model.bundle_parity=true") != store()
+    # where the weights lie is no matter, their content is hashed
+    assert store("model.weights=elsewhere.pt", "model.accept_licence=true") == store()
 
 
 def test_wandb_id_is_kept(tmp_path: Path) -> None:

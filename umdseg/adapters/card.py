@@ -117,7 +117,7 @@ class AdapterCard:
 
 def preprocessing_of(card: Card) -> dict[str, Any]:
     """What of a model's card an adapter depends on: spacing (mm) and window (voxels)."""
-    return {"spacing": list(card.spacing), "window": list(card.window)}
+    return {"spacing": list(card.spacing or ()), "window": list(card.window)}
 
 
 def _versions() -> dict[str, str]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Any
+
 from umdseg import registry
 from umdseg.backbones.base import Backbone, Features
 from umdseg.backbones.card import Card, Crop, Intensity, Weights
 from umdseg.backbones.options import ModelOptions
+from umdseg.errors import unknown
 
 __all__ = [
     "Backbone",
@@ -19,13 +23,16 @@ __all__ = [
 ]
 
 
-def load_backbone(name: str, weights: str | None = None, *, accept_licence: bool = False) -> Backbone:
+def load_backbone(
+    name: str, weights: str | None = None, *, accept_licence: bool = False, **options: Any
+) -> Backbone:
     """Build a registered model and load its weights.
 
     Args:
         name: registered name (`umdseg list`).
         weights: None = the card's own source, `random`, or the path of a weights file.
         accept_licence: needed where downloaded weights have restricted or disputed terms.
+        options: further fields of the model's own options (`model.<name>=` on the command line).
 
     Returns:
         The backbone in eval mode.
@@ -33,6 +40,11 @@ def load_backbone(name: str, weights: str | None = None, *, accept_licence: bool
     Raises:
         UserError: unknown name, weights missing, or weights of another network.
     """
-    options = ModelOptions(name=name, weights=weights, accept_licence=accept_licence)
-    backbone: Backbone = registry.resolve("model", name)(options)
+    factory = registry.resolve("model", name)
+    cls = getattr(factory, "Options", ModelOptions)
+    known = [spec.name for spec in fields(cls)]
+    for key in options:
+        if key not in known:
+            raise unknown(f"option of model {name}", key, known)
+    backbone: Backbone = factory(cls(name=name, weights=weights, accept_licence=accept_licence, **options))
     return backbone.eval()

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from umdseg.backbones.card import Card
+from umdseg.data.geometry import Volume
 from umdseg.vocabulary import Prompt
 
 # logit of voxels nobody looked at (a probability of 5e-5): outside the scan, air, beyond a click's window
@@ -76,12 +77,51 @@ class Backbone(nn.Module, ABC):
         """Logits (B, K, X, Y, Z), one channel per prompt; positions outside the window are ignored."""
 
     def dense(self, features: Features) -> torch.Tensor:
-        """F (B, D, X, Y, Z), whose inner product with a class vector is that class's logit."""
+        """F (B, D, X, Y, Z).
+
+        With `sigmoid` output its inner product with a class vector is that class's logit; with
+        `softmax` output its channels are the logits of all classes, background first.
+        """
         raise NotImplementedError(f"{self.card.name} has no linear last layer")
 
     def class_vectors(self, structures: Sequence[str]) -> torch.Tensor:
         """(K, D) class vectors for `dense`."""
         raise NotImplementedError(f"{self.card.name} has no linear last layer")
+
+    def merge(
+        self, automatic: torch.Tensor, clicked: torch.Tensor, prompt: Prompt, affine: torch.Tensor
+    ) -> torch.Tensor:
+        """What `auto_point` says of one window: the answer by class, corrected by clicks.
+
+        Args:
+            automatic: (X, Y, Z) logits asked by class.
+            clicked: (X, Y, Z) logits asked by the prompt's points.
+            prompt: structure and points.
+            affine: (4, 4) voxel index of the window -> patient millimetres.
+        """
+        raise NotImplementedError(f"{self.card.name} takes no 'auto_point' prompts")
+
+    def convert(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """A published state dict (unwrapped, common prefixes stripped) under the network's own names.
+
+        Names that are the network's own already stay as they are; what does not fit is left for the strict
+        check to refuse.
+        """
+        return state
+
+    def session(self, volume: Volume, modality: str, *, overlap: float | None, precision: str) -> Any:
+        """A `VolumeSession` of the model's own, where it has a volume loop that windows cannot express.
+
+        Args:
+            volume: the scan as it is, in its units.
+            modality: ct, pet or mr.
+            overlap: share by which windows overlap; None = as the authors do.
+            precision: auto, fp32 or bf16.
+
+        Returns:
+            The session, or None: windows around `encode` and `decode` do (the rule).
+        """
+        del volume, modality, overlap, precision
 
     @contextmanager
     def routed(self, modality: str | None) -> Iterator[None]:
@@ -91,6 +131,24 @@ class Backbone(nn.Module, ABC):
         else:
             with self.adapter.routed(self, modality):
                 yield
+
+    def class_logits(self, dense: torch.Tensor, structures: Sequence[str]) -> torch.Tensor:
+        """Of classes that compete, the logit of each structure's softmax probability.
+
+        Args:
+            dense: (B, D, X, Y, Z) logits of all classes.
+            structures: names; a group counts as the sum of its members.
+
+        Returns:
+            (B, K, X, Y, Z), positive where the structure's probability is above 1/2:
+            log(p / (1 - p)) = logsumexp(own channels) - logsumexp(all others).
+        """
+        planes = []
+        for name in structures:
+            own = [self.index(member) for member in self.card.members(name)]
+            rest = [channel for channel in range(dense.shape[1]) if channel not in own]
+            planes.append(torch.logsumexp(dense[:, own], 1) - torch.logsumexp(dense[:, rest], 1))
+        return torch.stack(planes, dim=1)
 
     @property
     def has_dense(self) -> bool:

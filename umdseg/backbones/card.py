@@ -12,16 +12,36 @@ from umdseg.vocabulary import Modality, PromptKind
 
 @dataclass(frozen=True)
 class Intensity:
-    """How one modality's voxel values become network input.
+    """How one modality's voxel values become network input; computed by `umdseg.data.scaling`.
 
     Attributes:
-        kind: `window` maps [low, high] in the scan's units to [0, 1], clipped;
-            `percentile` maps the low-th to the high-th percentile of the volume to [0, 1], clipped.
+        kind: `window` maps [low, high] in the scan's units to `to`, clipped; `percentile` does so with
+            the low-th and high-th percentile of the volume; `standardise` clips to [low, high] and then
+            takes (x - mean) / std with the given numbers (nnU-Net's CT scheme); `zscore` takes mean and
+            standard deviation from the volume itself; `nonzero` does so with the voxels other than 0 and
+            leaves those at 0, then maps [minimum, maximum] to `to` (MONAI's NormalizeIntensity and
+            ScaleIntensity); `as_is` changes nothing (the backbone scales).
+        low: lower end.
+        high: upper end.
+        mean: of the training data, for `standardise`.
+        std: of the training data, for `standardise`.
+        to: range that `window`, `percentile` and `nonzero` map to.
+        masked: statistics of `percentile` and `zscore` come from voxels above 0 only.
     """
 
-    kind: Literal["window", "percentile"]
-    low: float
-    high: float
+    kind: Literal["window", "percentile", "standardise", "zscore", "nonzero", "as_is"]
+    low: float = 0.0
+    high: float = 0.0
+    mean: float = 0.0
+    std: float = 1.0
+    to: tuple[float, float] = (0.0, 1.0)
+    masked: bool = False
+
+    @property
+    def air(self) -> float | None:
+        """Preprocessed value below which there is only air; None where the scale does not tell."""
+        low, high = self.to
+        return low + 0.02 * (high - low) if self.kind in ("window", "percentile") else None
 
 
 @dataclass(frozen=True)
@@ -44,11 +64,12 @@ class Weights:
     """Where the published weights live.
 
     Attributes:
-        source: Hugging Face repository id, `package` (shipped inside umdseg) or None.
-        file: file name inside the source.
+        source: Hugging Face repository id, an https URL of a file, `package` (shipped inside umdseg), or
+            None (not published, or only by hand).
+        file: file name inside the source; of an archive, the member that is wanted.
         sha256: content hash, or None where nobody has verified one.
         licence: licence identifier, as published.
-        commercial: whether commercial use is allowed; None when the sources disagree.
+        commercial: whether commercial use is allowed; None when the sources disagree or say nothing.
         note: what is not verified, conflicts between sources.
     """
 
@@ -67,8 +88,8 @@ class Card:
     Attributes:
         name: registered name.
         weights: where they are and under which terms.
-        orientation: axis codes of the network's input.
-        spacing: millimetres of the network's input grid.
+        orientation: axis codes of the network's input (X, Y, Z of window, spacing and arrays).
+        spacing: millimetres of the network's input grid, along its own axes; None = the scan's own.
         window: (X, Y, Z) voxels of one network pass; training and test use the same.
         divisor: every window edge is a multiple of this.
         intensity: transform per modality.
@@ -82,7 +103,11 @@ class Card:
         class_rows: module name of the class embedding table, empty where there is none.
         new_rows: class indices free for structures learned by an adapter.
         last_supported: highest index the point branch treats as supported (others are zero-shot).
-        output: meaning of the logits.
+        output: meaning of the logits: `sigmoid`, one independent map per structure; `softmax`, classes
+            that compete (`structures` are channels of `Backbone.dense`, 0 the background); `mask`, the
+            model gives finished masks.
+        overlap: share by which windows overlap when nothing else is asked, as the authors do.
+        blending: weights of overlapping windows, as the authors blend.
         adapter_targets: regular expression of module names adapters go to.
         stem: name of the first convolution (for early fusion).
         citation: what to cite.
@@ -90,7 +115,7 @@ class Card:
 
     name: str
     weights: Weights
-    spacing: tuple[float, float, float]
+    spacing: tuple[float, float, float] | None
     window: tuple[int, int, int]
     divisor: int
     intensity: Mapping[Modality, Intensity]
@@ -109,6 +134,8 @@ class Card:
     new_rows: tuple[int, ...] = ()
     last_supported: int = 0
     output: Literal["sigmoid", "softmax", "mask"] = "sigmoid"
+    overlap: float = 0.25
+    blending: Literal["gaussian", "constant"] = "gaussian"
 
     def knows(self, structure: str) -> bool:
         """Whether the model has the structure, itself or as a group of structures it has."""

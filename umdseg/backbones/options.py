@@ -1,4 +1,4 @@
-"""Options every model takes."""
+"""Options every model takes, and those of families that take little more."""
 
 from __future__ import annotations
 
@@ -18,3 +18,15 @@ class ModelOptions:
     name: str = "vista3d_tiny"
     weights: str | None = None
     accept_licence: bool = False
+
+
+@dataclass
+class Vista3dOptions(ModelOptions):
+    """Options of `vista3d`.
+
+    Attributes:
+        bundle_parity: mark clicks as "special" on the classes the authors' bundle does it on (an obsolete
+            list), to repeat its answers; False = on those the network was trained with.
+    """
+
+    bundle_parity: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -10,21 +11,35 @@ from torch import nn
 
 from umdseg.backbones.base import BACKGROUND, Backbone, Features
 from umdseg.backbones.card import Card
-from umdseg.backbones.options import ModelOptions
-from umdseg.backbones.vista3d_cards import vista3d_card, vista3d_tiny_card
+from umdseg.backbones.listing import listed
+from umdseg.backbones.options import ModelOptions, Vista3dOptions
+from umdseg.backbones.vista3d_cards import nv_segment_ctmr_card, vista3d_card, vista3d_tiny_card
+from umdseg.backbones.vista3d_points import inside, merge_by_components
 from umdseg.backbones.vista3d_tiny import tiny_network
-from umdseg.backbones.weights import load_weights
+from umdseg.backbones.weights import State, load_weights
 from umdseg.errors import UserError
 from umdseg.vocabulary import Prompt
 
+PARAMETERS, PARAMETERS_TINY = 217_964_982, 2_744_446
 
-def vista3d(options: ModelOptions) -> Vista3d:
-    """The official network at full size (218 M parameters)."""
+
+@listed(vista3d_card, family="vista3d", parameters=PARAMETERS, options=Vista3dOptions)
+def vista3d(options: Vista3dOptions) -> Vista3d:
+    """The official network at full size, for CT (NV-Segment-CT)."""
     from monai.networks.nets import vista3d132
 
-    return load_weights(Vista3d(vista3d_card(), vista3d132()), options)
+    return load_weights(Vista3d(vista3d_card(options.bundle_parity), vista3d132()), options)
 
 
+@listed(nv_segment_ctmr_card, family="vista3d", parameters=PARAMETERS)
+def nv_segment_ctmr(options: ModelOptions) -> Vista3d:
+    """The same network with weights for CT and MR, class prompts only."""
+    from monai.networks.nets import vista3d132
+
+    return load_weights(Vista3d(nv_segment_ctmr_card(), vista3d132()), options)
+
+
+@listed(vista3d_tiny_card, family="vista3d", parameters=PARAMETERS_TINY)
 def vista3d_tiny(options: ModelOptions) -> Vista3d:
     """The official network in small: 4 levels of one block, 16 filters; its weights know 13 organs."""
     return load_weights(Vista3d(vista3d_tiny_card(), tiny_network()), options)
@@ -54,18 +69,23 @@ class Vista3d(Backbone):
                 expected=f"edges that are multiples of {self.card.divisor}",
             )
         if affine is None:
-            affine = torch.diag(torch.tensor([*self.card.spacing, 1.0], dtype=torch.float64))
+            spacing = self.card.spacing or (1.0, 1.0, 1.0)
+            affine = torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64))
             affine = affine.expand(image.shape[0], 4, 4)
         return Features(list(self._part("image_encoder").encoder(image)), affine, shape)
 
     def decode(self, features: Features, prompts: Sequence[Prompt]) -> torch.Tensor:
-        """Logits (B, K, X, Y, Z): class prompts from the class branch, positions from the point branch."""
+        """Logits (B, K, X, Y, Z): class prompts from the class branch, positions from the point branch.
+
+        `auto_point` asks both and merges them; of a structure without a class, only the points.
+        """
         for prompt in prompts:
             if prompt.kind not in self.card.prompts:
                 expected = f"one of {', '.join(self.card.prompts)}"
                 raise UserError(f"model {self.card.name} takes no '{prompt.kind}' prompts", expected=expected)
         planes: list[torch.Tensor | None] = [None] * len(prompts)
-        auto = [i for i, prompt in enumerate(prompts) if prompt.kind == "auto"]
+        both = [i for i, p in enumerate(prompts) if p.kind == "auto_point" and self.knows(p.structure)]
+        auto = [i for i, prompt in enumerate(prompts) if prompt.kind == "auto" or i in both]
         if auto:
             logits = self._by_class(features, [prompts[i].structure for i in auto])
             for k, i in enumerate(auto):
@@ -74,8 +94,32 @@ class Vista3d(Backbone):
         if placed:
             logits = self._by_point(features, [prompts[i] for i in placed])
             for k, i in enumerate(placed):
+                automatic = planes[i]
                 planes[i] = logits[:, k]
+                if automatic is not None:
+                    planes[i] = self._merged(automatic, logits[:, k], prompts[i], features)
         return torch.stack([plane for plane in planes if plane is not None], dim=1)
+
+    def merge(
+        self, automatic: torch.Tensor, clicked: torch.Tensor, prompt: Prompt, affine: torch.Tensor
+    ) -> torch.Tensor:
+        """The paper's Algorithm 1 on one window, as MONAI has it (`connected_components_combine`)."""
+        shape = (automatic.shape[0], automatic.shape[1], automatic.shape[2])
+        coords, signs = inside(prompt, affine, shape)
+        if not len(signs):
+            return automatic
+        return merge_by_components(
+            self.net, automatic, clicked, coords, self._labels(prompt.structure, signs)
+        )
+
+    def convert(self, state: State) -> State:
+        """The research code's names (MONAI 1.3): two layers renamed, two unused modules dropped."""
+        layer = re.compile(r"^(point_head\.transformer\.layers\.\d+\.mlp\.)lin([12])\.")
+        if not any(layer.match(key) for key in state):
+            return state
+        unused = re.compile(r"(^|\.)weight_mapper\.|^point_head\.output_add_hypernetworks_mlps\.")
+        kept = {key: value for key, value in state.items() if not unused.search(key)}
+        return {layer.sub(r"\1linear\2.", key): value for key, value in kept.items()}
 
     def dense(self, features: Features) -> torch.Tensor:
         """F (B, D, X, Y, Z): the class branch before the inner product with class vectors."""
@@ -146,7 +190,7 @@ class Vista3d(Backbone):
         """Logits (K, X, Y, Z) of one sample; prompts with equally many points go through together."""
         out: torch.Tensor = one.state["point"]
         planes = [torch.full(one.shape, BACKGROUND, device=out.device, dtype=out.dtype) for _ in prompts]
-        placed = [_inside(prompt, one) for prompt in prompts]
+        placed = [inside(prompt, one.affine[0], one.shape) for prompt in prompts]
         # padding to a common number of points would change the answer of the shorter prompts
         for count in sorted({len(signs) for _, signs in placed} - {0}):
             which = [i for i, (_, signs) in enumerate(placed) if len(signs) == count]
@@ -159,6 +203,13 @@ class Vista3d(Backbone):
             for k, i in enumerate(which):
                 planes[i] = logits[k, 0]
         return torch.stack([plane.to(out.dtype) for plane in planes])
+
+    def _merged(
+        self, automatic: torch.Tensor, clicked: torch.Tensor, prompt: Prompt, features: Features
+    ) -> torch.Tensor:
+        """(B, X, Y, Z) of each, merged sample by sample."""
+        pairs = zip(automatic, clicked, features.affine, strict=True)
+        return torch.stack([self.merge(ours, theirs, prompt, affine) for ours, theirs, affine in pairs])
 
     def _point_class(self, structure: str) -> int:
         """The class index given with clicks; what the weights do not know is zero-shot."""
@@ -183,14 +234,3 @@ class Vista3d(Backbone):
 
     def _device(self) -> torch.device:
         return next(self.net.parameters()).device
-
-
-def _inside(prompt: Prompt, one: Features) -> tuple[torch.Tensor, torch.Tensor]:
-    """Voxel coordinates (N, 3) and signs (N,) of the points that lie in the window."""
-    world = torch.tensor(prompt.points, dtype=torch.float64).reshape(-1, 3)
-    inverse = torch.linalg.inv(one.affine[0].to("cpu", torch.float64))
-    # a thousandth of a voxel: affines in float32 must not make equal clicks differ
-    voxel = torch.round(world @ inverse[:3, :3].T + inverse[:3, 3], decimals=3)
-    edge = torch.tensor(one.shape, dtype=torch.float64) - 0.5
-    keep = ((voxel >= -0.5) & (voxel <= edge)).all(dim=1)
-    return voxel[keep], torch.tensor(prompt.signs, dtype=torch.long)[keep]

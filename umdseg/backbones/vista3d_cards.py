@@ -12,9 +12,15 @@ CITATION = (
 CT_WINDOW = Intensity("window", -963.8247715525971, 1053.678477684517)
 PERCENTILES = Intensity("percentile", 1.0, 99.0)
 # tumours, vessels, airway: what a click means there is ambiguous, the network marks such clicks
+# (MONAI's VISTA3D.convert_point_label)
 SPECIAL = (23, 24, 25, 26, 27, 57, 128)
+# what the authors' bundle marks instead: VistaPreTransformd's default is of an obsolete numbering, and no
+# configuration of the bundle sets another; it holds two lung lobes, and lacks lung and pancreas tumours
+BUNDLE_SPECIAL = (25, 26, 27, 28, 29, 117)
 # classes 133-254 ask for zero-shot segmentation by point, 255 marks "unknown" in the bundle's files
 NEW_ROWS = tuple(range(256, 512))
+# NV-Segment-CTMR uses the class table up to 345
+NEW_ROWS_CTMR = tuple(range(346, 512))
 LAST_SUPPORTED = 132
 # the 3x3x3 convolutions of the residual blocks: encoder, both decoders, the class head's mapping
 BLOCK_CONVOLUTIONS = (
@@ -23,8 +29,17 @@ BLOCK_CONVOLUTIONS = (
 )
 
 
-def vista3d_card() -> Card:
-    """The official CT model (NV-Segment-CT): 1.5 mm, 128 voxel windows, 127 usable classes."""
+def vista3d_card(bundle_parity: bool = False) -> Card:
+    """The official CT model (NV-Segment-CT): 1.5 mm, 128 voxel windows, 127 usable classes.
+
+    Windows overlap and blend as in the authors' MONAI bundle: its configuration says 0.3, but its inferer
+    passes neither overlap nor mode on, so MONAI's defaults run (0.25, constant). Their research code has
+    0.625 with Gaussian weights.
+
+    Args:
+        bundle_parity: clicks get "special" labels on the classes the bundle gives them to, instead of on
+            those the network was trained with.
+    """
     return Card(
         name="vista3d",
         weights=Weights(
@@ -43,14 +58,52 @@ def vista3d_card() -> Card:
         crop=Crop(above=0.0, stage="before", margin=10),
         structures=anatomy.direct("vista3d"),
         groups=anatomy.groups("vista3d"),
-        prompts=("auto", "point", "clicks"),
-        special=SPECIAL,
+        prompts=("auto", "point", "clicks", "auto_point"),
+        special=BUNDLE_SPECIAL if bundle_parity else SPECIAL,
         class_rows="class_head.class_embeddings",
         new_rows=NEW_ROWS,
         last_supported=LAST_SUPPORTED,
         adapter_targets=BLOCK_CONVOLUTIONS,
         stem="image_encoder.encoder.conv_init",
         citation=CITATION,
+        overlap=0.25,
+        blending="constant",
+    )
+
+
+def nv_segment_ctmr_card() -> Card:
+    """The successor for CT and MR (NV-Segment-CTMR): the same network, 192 x 192 x 128 windows.
+
+    345 class indices, the undefined ones left out. Only the class branch was trained, so it takes no clicks.
+    Percentiles scale CT too; they are of the cropped scan, as in the bundle. Windows as in `vista3d_card`.
+    """
+    return Card(
+        name="nv_segment_ctmr",
+        weights=Weights(
+            source="nvidia/NV-Segment-CTMR",
+            file="vista3d_pretrained_model/model.pt",
+            sha256=None,
+            licence="NVIDIA OneWay Noncommercial License (22 March 2022)",
+            commercial=False,
+            note="hash not verified; brain MR needs the authors' own preprocessing first (skull stripped, "
+            "bias corrected, aligned to MNI space); PET was in no training set",
+        ),
+        spacing=(1.5, 1.5, 1.5),
+        window=(192, 192, 128),
+        divisor=16,
+        intensity={"ct": PERCENTILES, "pet": PERCENTILES, "mr": PERCENTILES},
+        crop=Crop(above=0.0, stage="before", margin=10),
+        structures=anatomy.direct("nv_segment_ctmr"),
+        groups=anatomy.groups("nv_segment_ctmr"),
+        trained_on=("ct", "mr"),
+        prompts=("auto",),
+        class_rows="class_head.class_embeddings",
+        new_rows=NEW_ROWS_CTMR,
+        adapter_targets=BLOCK_CONVOLUTIONS,
+        stem="image_encoder.encoder.conv_init",
+        citation=CITATION,
+        overlap=0.25,
+        blending="constant",
     )
 
 
@@ -72,7 +125,7 @@ def vista3d_tiny_card() -> Card:
         intensity={"ct": CT_WINDOW, "pet": PERCENTILES, "mr": PERCENTILES},
         crop=Crop(above=0.1, stage="after", margin=2),
         structures=_umd_organs(),
-        prompts=("auto", "point", "clicks"),
+        prompts=("auto", "point", "clicks", "auto_point"),
         special=SPECIAL,
         class_rows="class_head.class_embeddings",
         new_rows=NEW_ROWS,

@@ -1,11 +1,10 @@
-"""Weights: strict, prefix-aware reading of the published layouts; download with understandable errors."""
+"""Weights: strict, prefix-aware reading of the published layouts, with understandable errors."""
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterable, Mapping
-from importlib import resources
+import logging
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,15 +12,18 @@ import torch
 from torch import nn
 
 from umdseg.backbones.base import Backbone
-from umdseg.backbones.card import Weights
+from umdseg.backbones.download import fetch
 from umdseg.backbones.options import ModelOptions
 from umdseg.errors import UserError
 from umdseg.files import sha256_file
 
+_log = logging.getLogger(__name__)
+
 State = dict[str, torch.Tensor]
 B = TypeVar("B", bound=Backbone)
 
-_WRAPPERS = ("state_dict", "model", "network")
+# torch trainers; MONAI bundles; SAM-Med3D; nnU-Net; SuPreM
+_WRAPPERS = ("state_dict", "model", "network", "model_state_dict", "network_weights", "net")
 _PREFIXES = ("module.", "network.", "model.")
 
 
@@ -44,19 +46,25 @@ def load_weights(backbone: B, options: ModelOptions) -> B:
         raise UserError(
             "the weights file is not the one the card names", where=path, expected=f"sha256 {expected}"
         )
-    load_strict(backbone.net, read_state(path), where=path)
+    state = backbone.convert(read_state(path, backbone.net.state_dict()))
+    load_strict(backbone.net, state, where=path)
     backbone.random_weights = False
     backbone.weights_sha256 = digest
     backbone.state_sha256 = state_hash(backbone.net.state_dict())
     return backbone
 
 
-def read_state(path: Path | str) -> State:
+def read_state(path: Path | str, own: Collection[str] = ()) -> State:
     """Read a state dict from any published layout.
 
-    Plain, or wrapped in `state_dict`, `model` or `network`; with or without one of the prefixes
-    `module.`, `network.`, `model.` (stripped only when every key has it); safetensors, or pickles read
-    with `weights_only=True`; VISTA3D's names of MONAI 1.3 are renamed to those of later versions.
+    Plain, or wrapped in one of `_WRAPPERS`; with or without one of the prefixes `module.`, `network.`,
+    `model.` (stripped only when every key has it, and no further than the network's own names);
+    safetensors, or pickles read with `weights_only=True`. Names stay the published ones
+    (`Backbone.convert` renames them).
+
+    Args:
+        path: the file.
+        own: names of the network's own tensors.
 
     Raises:
         UserError: missing, truncated, carrying pickled code, or holding no tensors.
@@ -66,8 +74,8 @@ def read_state(path: Path | str) -> State:
         raise UserError(
             "the weights file does not exist", where=path, expected="a .safetensors, .pt or .pth file"
         )
-    raw = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    return _from_monai_1_3(_strip(_unwrap(raw, path)))
+    raw = _read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+    return _strip(_unwrap(raw, path), own)
 
 
 def load_strict(net: nn.Module, state: Mapping[str, torch.Tensor], where: object) -> None:
@@ -85,6 +93,7 @@ def load_strict(net: nn.Module, state: Mapping[str, torch.Tensor], where: object
     own = net.state_dict()
     check_fit(own, state, where, what=type(net).__name__)
     net.load_state_dict(dict(state), strict=True)
+    _log.info("%s: all %d tensors of %s loaded", where, len(own), type(net).__name__)
 
 
 def check_fit(
@@ -123,44 +132,6 @@ def state_hash(state: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def fetch(weights: Weights, accept_licence: bool = False) -> Path:
-    """The local path of a card's weights: from the package, or downloaded once to the Hugging Face cache.
-
-    Raises:
-        UserError: nothing published, terms not accepted, or the download failed.
-    """
-    if weights.source is None:
-        raise UserError("no weights are published for this model", expected="model.weights=FILE or random")
-    if weights.source == "package":
-        path = Path(str(resources.files("umdseg.backbones") / "assets" / weights.file))
-        if not path.is_file():
-            expected = "model.weights=FILE or random"
-            raise UserError("the weights that ship with umdseg are missing", where=path, expected=expected)
-        return path
-    if weights.commercial is not True and not accept_licence:
-        raise UserError(
-            f"the weights of {weights.source} have terms to accept first: {weights.licence}",
-            where=f"https://huggingface.co/{weights.source}",
-            expected="model.accept_licence=true once you have read them, or model.weights=FILE",
-        )
-    return _download(weights)
-
-
-def _download(weights: Weights) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(repo_id=str(weights.source), filename=weights.file))
-    # offline, proxy, gated repository, full disk: the library raises many kinds, the remedy is one
-    except Exception as error:
-        reason = str(error).strip().splitlines() or [""]
-        raise UserError(
-            f"could not download {weights.file}: {type(error).__name__}: {reason[0]}",
-            where=f"https://huggingface.co/{weights.source}",
-            expected="a connection, or the file fetched by other means: model.weights=FILE",
-        ) from error
-
-
 def _read_safetensors(path: Path) -> Any:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -171,7 +142,8 @@ def _read_safetensors(path: Path) -> Any:
         raise UserError(f"not a readable safetensors file: {error}", where=path) from error
 
 
-def _read_pickle(path: Path) -> Any:
+def read_pickle(path: Path) -> Any:
+    """Whatever tensors and plain values a pickle holds; see `read_state` for what is refused."""
     import pickle
 
     try:
@@ -191,12 +163,16 @@ def _read_pickle(path: Path) -> Any:
 
 def _numpy_types() -> list[Any]:
     # training scripts leave numpy scalars (best metric, epoch) beside the tensors
+    from argparse import Namespace
+
     import numpy as np
     from numpy._core import multiarray
 
     kinds = (np.float64, np.float32, np.int64, np.int32, np.bool_)
     makers = (multiarray.scalar, multiarray._reconstruct)
     return [
+        # the trainer's command line, which SAM-Med3D's training script saves beside the weights
+        Namespace,
         *makers,
         # numpy 1, with which most published checkpoints were saved, had them in another module
         *((maker, f"numpy.core.multiarray.{maker.__name__}") for maker in makers),
@@ -220,24 +196,12 @@ def _unwrap(raw: Any, path: Path) -> State:
     return {str(key): value for key, value in raw.items()}
 
 
-def _strip(state: State) -> State:
+def _strip(state: State, own: Collection[str]) -> State:
     for prefix in _PREFIXES:
-        if all(key.startswith(prefix) for key in state):
-            return _strip({key.removeprefix(prefix): value for key, value in state.items()})
+        # names that the network has are right, even where all of them begin like a wrapper's
+        if all(key.startswith(prefix) for key in state) and not any(key in own for key in state):
+            return _strip({key.removeprefix(prefix): value for key, value in state.items()}, own)
     return state
-
-
-def _from_monai_1_3(state: State) -> State:
-    """VISTA3D's research names (MONAI 1.3): two layers renamed, two unused modules dropped."""
-    layer = re.compile(r"^point_head\.transformer\.layers\.\d+\.mlp\.lin[12]\.")
-    if not any(layer.match(key) for key in state):
-        return state
-    unused = re.compile(r"(^|\.)weight_mapper\.|^point_head\.output_add_hypernetworks_mlps\.")
-    kept = {key: value for key, value in state.items() if not unused.search(key)}
-    return {
-        re.sub(r"\.mlp\.lin([12])\.", r".mlp.linear\1.", key) if layer.match(key) else key: value
-        for key, value in kept.items()
-    }
 
 
 def _some(what: str, keys: Iterable[str], shown: int = 3) -> str:

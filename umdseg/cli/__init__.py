@@ -8,16 +8,9 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from umdseg import registry
+from umdseg.cli.listing import KINDS, show
 from umdseg.errors import UserError
 
-KINDS = {
-    "models": "model",
-    "adapters": "adapter",
-    "fusion": "fusion",
-    "data": "data",
-    "prompts": "prompt",
-}
 DOORS = {
     "train": "measure, adapt, measure again (what train.py does)",
     "evaluate": "score a model as it is, or a saved adapter (what evaluate.py does)",
@@ -50,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listing.add_argument(
         "what", nargs="?", choices=[*KINDS, "structures"], help="one of them; all when left out"
     )
-    listing.set_defaults(run=lambda given: _list(given.what))
+    listing.add_argument("name", nargs="?", help="with `models`: one model, its card in full")
+    listing.set_defaults(run=lambda given: show(given.what, given.name))
     report = commands.add_parser("report", help="write a run's report.html again from its case table")
     report.add_argument("folder", metavar="RUN", type=Path, help="run folder")
     report.set_defaults(run=lambda given: _report(given.folder))
@@ -65,20 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # `umdseg list | head` is no mistake
         sys.stderr.close()
     return 0
-
-
-def _list(what: str | None) -> None:
-    for title in [what] if what else [*KINDS, "structures"]:
-        print(f"{title}:" if what is None else "", end="\n" if what is None else "")
-        for name in structures() if title == "structures" else registry.names(KINDS[title]):
-            print(f"  {name}" if what is None else name)
-
-
-def structures() -> list[str]:
-    """Canonical names of all known structures."""
-    from umdseg.anatomy import structures as known
-
-    return list(known())
 
 
 def _report(folder: Path) -> None:

@@ -192,4 +192,5 @@ def options_of(kind: str, name: str) -> type:
         UserError: no component of that name (with the nearest one).
     """
     factory = resolve(kind, name)
-    return ModelOptions if kind == "model" else factory.Options
+    # most models need no options of their own
+    return getattr(factory, "Options", ModelOptions)

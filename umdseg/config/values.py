@@ -120,6 +120,8 @@ RULES: Mapping[str, Range | OneOf | FileName | Pattern] = {
     "evaluation.metrics": OneOf(tuple(METRICS), empty=False),
     "evaluation.baselines": OneOf(BASELINES),
     "evaluation.tolerance_mm": POSITIVE,
+    "evaluation.box_margin_mm": Range(0),
+    "evaluation.box_jitter_mm": Range(0),
     "evaluation.bootstrap": Range(100),
     "evaluation.overlap": Range(0, 0.9),
     "evaluation.precision": OneOf(("auto", "fp32", "bf16")),

@@ -84,22 +84,46 @@ class Volume:
     grid: Grid
 
 
-def canonical_grid(grid: Grid, spacing: tuple[float, float, float]) -> Grid:
-    """The axis-aligned RAS grid of the given spacing (mm) that covers `grid`.
+def canonical_grid(grid: Grid, spacing: tuple[float, float, float] | None, orientation: str = "RAS") -> Grid:
+    """The grid of the given spacing (mm) and axis order that covers `grid`, its axes the patient's.
 
     The first voxel's outer faces coincide with the lower faces of the covered box, so no part of
     the field of view is lost or invented by more than one voxel.
+
+    Args:
+        grid: to be covered.
+        spacing: along the new grid's own axes; None keeps the voxels of `grid`, only in another order.
+        orientation: directions in which the new axes run, such as RAS or SPL.
     """
+    if spacing is None:
+        return reoriented(grid, orientation)
     half = np.array(grid.shape, dtype=float) - 0.5
     faces = np.array(np.meshgrid(*[(-0.5, h) for h in half], indexing="ij")).reshape(3, -1).T
     world = grid.to_world(faces)
     low, high = world.min(axis=0), world.max(axis=0)
-    step = np.array(spacing, dtype=float)
+    step = np.empty(3)
+    for code, size in zip(orientation, spacing, strict=True):
+        # the patient axis that the new axis runs along: right, anterior, superior
+        step["RAS".find(code) if code in "RAS" else "LPI".index(code)] = size
     # the small allowance keeps float noise in the affine from adding a voxel
     count = np.maximum(np.ceil((high - low) / step - 1e-3), 1).astype(int)
     affine = np.diag([*step, 1.0])
     affine[:3, 3] = low + step / 2
-    return Grid((int(count[0]), int(count[1]), int(count[2])), affine)
+    return reoriented(Grid((int(count[0]), int(count[1]), int(count[2])), affine), orientation)
+
+
+def reoriented(grid: Grid, orientation: str) -> Grid:
+    """The same voxels with axes permuted and flipped so that they run nearest to `orientation`."""
+    import nibabel as nib
+
+    own = nib.orientations.io_orientation(grid.affine)  # type: ignore[no-untyped-call]
+    wanted = nib.orientations.axcodes2ornt(orientation)  # type: ignore[no-untyped-call]
+    change = nib.orientations.ornt_transform(own, wanted)  # type: ignore[no-untyped-call]
+    affine = grid.affine @ nib.orientations.inv_ornt_aff(change, grid.shape)  # type: ignore[no-untyped-call]
+    shape = [0, 0, 0]
+    for old, (new, _) in enumerate(change.astype(int)):
+        shape[new] = grid.shape[old]
+    return Grid((shape[0], shape[1], shape[2]), affine)
 
 
 def resample(

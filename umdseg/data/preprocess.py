@@ -11,31 +11,13 @@ import torch
 
 from umdseg.data.geometry import Grid, Volume, canonical_grid
 from umdseg.data.resampling import resample_image, resample_labels
+from umdseg.data.scaling import IntensityLike, scale_intensity
 from umdseg.errors import UserError
 from umdseg.files import sha256_value
 from umdseg.vocabulary import Modality
 
 # raised whenever the same numbers give another result
 _VERSION = 2
-
-
-class IntensityLike(Protocol):
-    """See `umdseg.backbones.card.Intensity`."""
-
-    @property
-    def kind(self) -> Literal["window", "percentile"]:
-        """Window or percentile."""
-        ...
-
-    @property
-    def low(self) -> float:
-        """Lower end."""
-        ...
-
-    @property
-    def high(self) -> float:
-        """Upper end."""
-        ...
 
 
 class CropLike(Protocol):
@@ -62,27 +44,25 @@ class Preprocessing:
     """The numbers of a card that preprocessing needs.
 
     Attributes:
-        spacing: millimetres of the network's grid.
+        spacing: millimetres of the network's grid along its own axes; None = the scan's own voxels.
         intensity: transform per modality.
         crop: foreground crop, or None.
         min_shape: voxels; smaller volumes are padded with 0 on both sides up to this (one window).
-        orientation: only RAS.
+        orientation: directions in which the network's axes run.
     """
 
-    spacing: tuple[float, float, float]
+    spacing: tuple[float, float, float] | None
     intensity: Mapping[Modality, IntensityLike]
     crop: CropLike | None
     min_shape: tuple[int, int, int]
     orientation: str = "RAS"
 
-    def __post_init__(self) -> None:
-        if self.orientation != "RAS":
-            raise ValueError(f"orientation {self.orientation}: networks are fed in RAS")
-
     def fingerprint(self) -> str:
         """SHA-256 of everything that changes the result."""
         crop = self.crop and [self.crop.above, self.crop.stage, self.crop.margin]
-        intensity = {m: [i.kind, i.low, i.high] for m, i in self.intensity.items()}
+        intensity = {
+            m: [i.kind, i.low, i.high, i.mean, i.std, list(i.to), i.masked] for m, i in self.intensity.items()
+        }
         return sha256_value([_VERSION, self.orientation, self.spacing, self.min_shape, crop, intensity])
 
 
@@ -91,7 +71,7 @@ class Prepared:
     """A preprocessed scan.
 
     Attributes:
-        image: (1, X, Y, Z) float32, RAS+, in the card's spacing and intensity scale.
+        image: (1, X, Y, Z) float32, in the card's orientation, spacing and intensity scale.
         grid: its place in patient space.
     """
 
@@ -114,7 +94,7 @@ def prepare_image(volume: Volume, modality: str, p: Preprocessing) -> Prepared:
     if chosen is None:
         known = ", ".join(p.intensity)
         raise UserError(f"the model's card says nothing about {modality}", expected=f"one of {known}")
-    grid = canonical_grid(volume.grid, p.spacing)
+    grid = canonical_grid(volume.grid, p.spacing, p.orientation)
     image = torch.from_numpy(resample_image(volume, grid))[None]
     if p.crop is not None and p.crop.stage == "before":
         image, grid = _crop(image, grid, p.crop)
@@ -140,16 +120,6 @@ def prepare_label(volume: Volume, ids: Sequence[int], grid: Grid) -> torch.Tenso
         table[number] = position + 1
     mapped = Volume(table[volume.array.astype(np.int64)], volume.grid)
     return torch.from_numpy(resample_labels(mapped, grid))[None]
-
-
-def scale_intensity(image: torch.Tensor, intensity: IntensityLike) -> torch.Tensor:
-    """Map [low, high] (values or percentiles of the volume) to [0, 1], clipped."""
-    low, high = intensity.low, intensity.high
-    if intensity.kind == "percentile":
-        # numpy, because torch.quantile stops at 16 million values
-        low, high = (float(v) for v in np.percentile(image.numpy(), [low, high]))
-    width = high - low
-    return ((image - low) / width if width > 0 else image - low).clamp(0, 1)
 
 
 def _crop(image: torch.Tensor, grid: Grid, crop: CropLike) -> tuple[torch.Tensor, Grid]:

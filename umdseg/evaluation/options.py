@@ -21,8 +21,10 @@ class EvaluationOptions:
         metrics: any of dice, nsd, hd95, assd; volumes are always given.
         tolerance_mm: tolerance of the normalised surface Dice.
         bootstrap: resamples of the confidence intervals.
-        overlap: share by which inference windows overlap.
+        overlap: share by which inference windows overlap; None = as the model's card says.
         precision: `auto` (bf16 where the hardware has it), `fp32` or `bf16`.
+        box_margin_mm: with prompt=box, how far boxes reach beyond the reference on all sides.
+        box_jitter_mm: with prompt=box, by how much each face of a box is moved at random (from the seed).
         baselines: trivial competitors scored beside the model (intensity, pet_threshold_30,
             pet_threshold_41).
         save_predictions: keep the predictions of every subject, not only of the pictured ones.
@@ -35,8 +37,10 @@ class EvaluationOptions:
     metrics: list[str] = field(default_factory=lambda: ["dice"])
     tolerance_mm: float = 2.0
     bootstrap: int = 2000
-    overlap: float = 0.25
+    overlap: float | None = None
     precision: str = "auto"
+    box_margin_mm: float = 0.0
+    box_jitter_mm: float = 0.0
     baselines: list[str] = field(default_factory=list)
     save_predictions: bool = False
     overlay_subjects: int = 1
@@ -63,9 +67,14 @@ class EvaluationOptions:
         if self.precision not in get_args(Precision):
             raise unknown("precision", self.precision, get_args(Precision), where="evaluation.precision")
         try:
-            check_overlap(self.overlap)
+            check_overlap(self.overlap or 0.0)
         except UserError as error:
             raise UserError(error.what, where="evaluation.overlap", expected=error.expected) from error
+        for name in ("box_margin_mm", "box_jitter_mm"):
+            if getattr(self, name) < 0:
+                raise UserError(
+                    f"{getattr(self, name)} mm", where=f"evaluation.{name}", expected="millimetres, 0 or more"
+                )
         if self.overlay_subjects < 0:
             raise UserError(
                 f"{self.overlay_subjects} subjects", where="evaluation.overlay_subjects", expected="0 or more"

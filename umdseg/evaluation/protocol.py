@@ -57,7 +57,8 @@ def evaluate(
     subject's reference grid, within the field of view that all its scans of `modalities` share.
 
     `auto` runs one pass for all structures and takes the best positive logit per voxel; `point`
-    asks for each structure alone, with the subject's one first click, the same for every modality.
+    asks for each structure alone, with the subject's one first click, `box` with its one box around the
+    reference, the same for every modality.
     What cannot be scored becomes a row with a status: a structure the model does not know by class
     (`class_unknown`), a modality the subject lacks (`modality_absent`), a prompt the model does not
     take (`prompt_unsupported`), a reference without voxels (`empty_reference`), a scan without a label
@@ -125,7 +126,8 @@ def _subject_rows(
     task: Task, subject: Subject, modalities: Sequence[Modality], scans: list[dict[str, str]]
 ) -> list[dict[str, Any]]:
     truth = Truth.read(subject, task.dataset, task.reference, modalities)
-    clicks = truth.clicks(task.ids()) if set(task.prompts) - {"auto"} else {}
+    clicks = truth.clicks(task.ids()) if set(task.prompts) - {"auto", "text", "box"} else {}
+    boxes = truth.boxes(task.ids(), task.options, task.head["seed"]) if "box" in task.prompts else {}
     rows: list[dict[str, Any]] = []
     for modality in modalities:
         head = scan_head(task.head, subject, modality)
@@ -138,7 +140,7 @@ def _subject_rows(
         findings = check_intensity(image, scan, subject, task.bad_intensity)
         scans.append(scan_row(subject, modality, image, findings, truth.share(modality)))
         targets = truth.targets(modality, task.options.score_grids)
-        rows += scan_rows(task, Case(subject, modality, image, targets, clicks, head))
+        rows += scan_rows(task, Case(subject, modality, image, targets, clicks, head, boxes))
     if task.save_to is not None:
         write_index(task.save_to, subject, task.ids())
     return rows

@@ -1,4 +1,4 @@
-"""The reference labels of one subject, and the clicks taken from them."""
+"""The reference labels of one subject, and the clicks and boxes taken from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from umdseg.data.dataset import PairedDataset
 from umdseg.data.fov import scan_grids
 from umdseg.data.geometry import Grid, Volume, resample
 from umdseg.data.io.nifti import read_label
+from umdseg.prompts.boxes import Box, loosened, tight_box
 from umdseg.prompts.clicks import first_click
+from umdseg.seeds import generator
 from umdseg.vocabulary import Millimetres, Modality, Subject
 
 
@@ -29,6 +31,20 @@ class Click:
     """
 
     point: Millimetres
+    condition: str = ""
+
+
+@dataclass(frozen=True)
+class DrawnBox:
+    """A box in patient millimetres (RAS+).
+
+    Attributes:
+        box: lower and upper corner.
+        condition: "" when drawn around the reference modality's mask, else around whose (the case table
+            keeps it).
+    """
+
+    box: Box
     condition: str = ""
 
 
@@ -101,3 +117,42 @@ def first_clicks(
         elif (fallback := first_click([own], own[1])) is not None:
             clicks[name] = Click(fallback, f"click_from_{first}")
     return clicks
+
+
+def drawn_boxes(
+    references: Mapping[Modality, Volume],
+    reference: Modality,
+    structures: Mapping[str, int],
+    margin_mm: float,
+    jitter_mm: float,
+    seed: int,
+    subject: str,
+) -> dict[str, DrawnBox]:
+    """One box per structure, the same for every scan of the subject.
+
+    It is drawn around the reference modality's mask or, where that lacks the structure, around the first
+    other scan's, and `condition` says so.
+
+    Args:
+        references: label map per modality.
+        reference: modality whose masks come first.
+        structures: name -> label id.
+        margin_mm: how far boxes reach beyond the masks.
+        jitter_mm: by how much each face moves at random.
+        seed: of the run.
+        subject: whose boxes; the same subject gets the same jitter.
+
+    Returns:
+        Boxes by structure; a structure that no scan shows has none.
+    """
+    boxes: dict[str, DrawnBox] = {}
+    for name, label in structures.items():
+        for modality in sorted(references, key=lambda m: m != reference):
+            labels = references[modality]
+            box = tight_box(labels.array == label, labels.grid)
+            if box is not None:
+                rng = generator(seed, "box", subject, name)
+                condition = "" if modality == reference else f"box_from_{modality}"
+                boxes[name] = DrawnBox(loosened(box, margin_mm, jitter_mm, rng), condition)
+                break
+    return boxes

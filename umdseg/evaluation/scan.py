@@ -22,7 +22,7 @@ from umdseg.data.geometry import Grid, Volume
 from umdseg.evaluation.cases import NO_LABEL
 from umdseg.evaluation.options import EvaluationOptions
 from umdseg.evaluation.predictions import prediction_path, save_prediction
-from umdseg.evaluation.references import Click
+from umdseg.evaluation.references import Click, DrawnBox
 from umdseg.evaluation.rows import unscored
 from umdseg.evaluation.targets import Target
 from umdseg.registry import resolve
@@ -53,7 +53,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Case:
-    """One scan of one subject: what it is scored on (the label's grid first), clicks, how its rows start."""
+    """One scan of a subject: what it is scored on (the label's grid first), clicks, boxes, head of rows."""
 
     subject: Subject
     modality: Modality
@@ -61,6 +61,7 @@ class Case:
     targets: Sequence[Target]
     clicks: Mapping[str, Click]
     head: Mapping[str, Any] = field(default_factory=dict)
+    boxes: Mapping[str, DrawnBox] = field(default_factory=dict)
 
     @property
     def labelled(self) -> bool:
@@ -115,7 +116,7 @@ def _scan_rows(task: Task, case: Case) -> list[dict[str, Any]]:
         if kind not in task.backbone.card.prompts:
             found = [r for name in task.names for r in case.unscored(name, kind, "prompt_unsupported")]
         elif session is not None:
-            found = (_auto if kind == "auto" else _placed)(task, case, session, kind)
+            found = (_auto if kind in ("auto", "text") else _placed)(task, case, session, kind)
         if not case.labelled:
             found = [r for n in task.names for r in case.unscored(n, kind, "empty_reference", NO_LABEL)]
         rows += found
@@ -140,7 +141,7 @@ def _auto(task: Task, case: Case, session: VolumeSession, kind: PromptKind) -> l
     grids = case.grids(task.save_to is not None)
     maps: list[NDArray[Any]] = []
     if known:
-        session.prompt(_prompts(kind, known, {}))
+        session.prompt(_prompts(kind, known, case))
         maps = _on_grids(grids, lambda grid: values[inference.label_map(session, known, grid)])
         if task.save_to is not None:
             _save(task, case, kind, maps[0])
@@ -160,11 +161,12 @@ def _placed(task: Task, case: Case, session: VolumeSession, kind: PromptKind) ->
     """One structure at a time; where two claim a voxel, the saved map takes the higher logit."""
     grids = case.grids(task.save_to is not None)
     saved = _Map(case.image.grid)
+    given: Mapping[str, Click | DrawnBox] = case.boxes if kind == "box" else case.clicks
     rows = []
     for name in task.names:
         label, truth = task.dataset.structures[name], case.targets[0].truth
         missing = truth is not None and not (truth == label).any()
-        if name not in case.clicks or missing:
+        if name not in given or missing:
             rows += case.unscored(name, kind, "empty_reference")
             continue
 
@@ -178,9 +180,9 @@ def _placed(task: Task, case: Case, session: VolumeSession, kind: PromptKind) ->
             return mask
 
         start = time.perf_counter()
-        session.prompt(_prompts(kind, [name], case.clicks))
+        session.prompt(_prompts(kind, [name], case))
         masks = _on_grids(grids, ask)
-        cost = {**_cost(start), "clicks": 1, "condition": case.clicks[name].condition}
+        cost = {**_cost(start), "clicks": int(kind != "box"), "condition": given[name].condition}
         if case.labelled:
             rows += _scored(task, case, name, kind, masks[-len(case.targets) :], cost)
     if task.save_to is not None:
@@ -188,9 +190,11 @@ def _placed(task: Task, case: Case, session: VolumeSession, kind: PromptKind) ->
     return rows
 
 
-def _prompts(kind: PromptKind, names: Sequence[str], clicks: Mapping[str, Click]) -> list[Prompt]:
-    points = {name: clicks[name].point for name in names if name in clicks}
-    return list(resolve("prompt", kind)().for_subject(list(names), points))
+def _prompts(kind: PromptKind, names: Sequence[str], case: Case) -> list[Prompt]:
+    where: Mapping[str, object] = {name: click.point for name, click in case.clicks.items()}
+    if kind == "box":
+        where = {name: drawn.box for name, drawn in case.boxes.items()}
+    return list(resolve("prompt", kind)().for_subject(list(names), where))
 
 
 def _scored(

@@ -14,7 +14,7 @@ from umdseg.data.fov import CommonField, Reference, common_field, scan_grids
 from umdseg.data.geometry import Grid, Volume
 from umdseg.data.resampling import resample_labels
 from umdseg.evaluation.options import EvaluationOptions
-from umdseg.evaluation.references import Click, first_clicks, read_references
+from umdseg.evaluation.references import Click, DrawnBox, drawn_boxes, first_clicks, read_references
 from umdseg.metrics import score_masks
 from umdseg.vocabulary import MODALITIES, Modality, Subject
 
@@ -94,6 +94,14 @@ class Truth:
     def clicks(self, structures: Mapping[str, int]) -> dict[str, Click]:
         """First clicks, taken on the reference grid."""
         return first_clicks(self.labels, self.reference.modality(self.subject), structures, self.grid)
+
+    def boxes(
+        self, structures: Mapping[str, int], options: EvaluationOptions, seed: int
+    ) -> dict[str, DrawnBox]:
+        """Boxes around the structures, as loose as the options say."""
+        loose = options.box_margin_mm, options.box_jitter_mm
+        first = self.reference.modality(self.subject)
+        return drawn_boxes(self.labels, first, structures, *loose, seed=seed, subject=self.subject.id)
 
     def targets(self, modality: Modality, score_grids: Sequence[str]) -> list[Target]:
         """What one scan is scored on: the label's grid first, the common one where there is one."""

@@ -50,6 +50,8 @@ class ClassScores:
 
     def sampler(self, structures: Sequence[str]) -> ClassSampler:
         """The logits of structures, to be taken on any grid; runs the network where it has not run yet."""
+        if self._backbone.card.output == "softmax":
+            return self._competing(structures)
         groups = [self._backbone.card.members(name) for name in structures]
         members = tuple(dict.fromkeys(name for group in groups for name in group))
         vectors = self._vectors(members)
@@ -64,6 +66,14 @@ class ClassScores:
         names, canvas = self._logits
         rows = [[names.index(name) for name in group] for group in groups]
         return ClassSampler(canvas, self._grid, None, rows)
+
+    def _competing(self, structures: Sequence[str]) -> ClassSampler:
+        """Classes of one softmax: the logits of all are blended, and only then compared."""
+        if self._dense is None:
+            self._dense = self._stitch(self._dense_window)
+        members = [self._backbone.card.members(name) for name in structures]
+        rows = [[self._backbone.index(member) for member in group] for group in members]
+        return ClassSampler(self._dense, self._grid, None, rows, compete=True)
 
     def _dense_window(self, part: torch.Tensor, place: Place) -> torch.Tensor:
         features = self._encode(part, place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -28,8 +29,10 @@ class ClickWindows:
     def decode(self, prompt: Prompt) -> list[tuple[Grid, torch.Tensor]]:
         """Logits (X, Y, Z) float32 on the CPU of every window the prompt's points opened."""
         found = []
+        # what the clicks say alone; the class has been asked already, over the whole volume
+        clicked = replace(prompt, kind="clicks") if prompt.kind == "auto_point" else prompt
         for start in self._starts(prompt):
-            logits = self._backbone.decode(self._of(start), [prompt])[0, 0]
+            logits = self._backbone.decode(self._of(start), [clicked])[0, 0]
             stop = [a + n for a, n in zip(start, self._window, strict=True)]
             found.append((self._grid.crop(start, (stop[0], stop[1], stop[2])), logits.float().cpu()))
         return found
@@ -46,13 +49,15 @@ class ClickWindows:
         """First corners: a point in none of the windows so far opens one, centred on it.
 
         So a further click nearby changes the points, not the window, and only the decoder runs.
-        Negative points open none, and points outside the volume are nowhere.
+        Negative points open none, unless there is an answer by class that they correct; points outside the
+        volume are nowhere.
         """
         starts: list[Shape] = []
         for point, sign in zip(prompt.points, prompt.signs, strict=True):
             voxel = np.round(self._grid.to_index(np.array([point]))[0], 3)
             inside = bool(((voxel >= -0.5) & (voxel <= np.array(self._grid.shape) - 0.5)).all())
-            if sign == 0 or not inside or any(self._holds(start, voxel) for start in starts):
+            silent = sign == 0 and prompt.kind != "auto_point"
+            if silent or not inside or any(self._holds(start, voxel) for start in starts):
                 continue
             corner = [
                 int(np.clip(round(v) - n // 2, 0, size - n))

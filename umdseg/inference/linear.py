@@ -27,16 +27,21 @@ class ClassSampler:
         grid: place of the canvas.
         rows: (M, C) weights of M logits on the channels; None: the channels are the logits.
         groups: per class asked for, the logits of its members (one, or a group's) among the M.
+        compete: the channels are all classes of one softmax; a logit is then the class's own channel less
+            the highest of the others, positive where the class wins.
     """
 
     canvas: torch.Tensor
     grid: Grid
     rows: torch.Tensor | None
     groups: Sequence[Sequence[int]]
+    compete: bool = False
 
     @property
     def channels(self) -> int:
         """How many channels are resampled, besides the last."""
+        if self.compete:
+            return len(self.canvas) - 1
         return len(self._used()) if self.rows is None else min(self.rows.shape)
 
     def on(self, part: Grid) -> torch.Tensor:
@@ -46,6 +51,10 @@ class ClassSampler:
         """
         values, source = crop_to(self.canvas, self.grid, part)
         rows, groups = self.rows, self.groups
+        if self.compete:
+            values = sample(values, source, part, outside=0.0)
+            out = _margins(values[:-1], groups)
+            return torch.where(values[-1] > 0.5, out, torch.full_like(out, BACKGROUND))
         if rows is None:
             used = self._used()
             values, groups = values[[*used, -1]], [[used.index(m) for m in group] for group in groups]
@@ -78,6 +87,20 @@ def _grouped(
         planes = values[members] if rows is None else _times(rows[members], values)
         for (k, _), plane in zip(block, planes, strict=True):
             torch.maximum(out[k], plane, out=out[k])
+    return out
+
+
+def _margins(values: torch.Tensor, groups: Sequence[Sequence[int]]) -> torch.Tensor:
+    """(D, X, Y, Z) logits of competing classes -> (K, X, Y, Z), own channel less the highest other."""
+    best, first = values.max(dim=0)
+    second = values.scatter(0, first[None], -torch.inf).amax(dim=0)
+    out = torch.empty(len(groups), *values.shape[1:])
+    for k, group in enumerate(groups):
+        if len(group) == 1:
+            out[k] = values[group[0]] - torch.where(first == group[0], second, best)
+        else:
+            rest = [channel for channel in range(len(values)) if channel not in group]
+            out[k] = values[list(group)].amax(dim=0) - values[rest].amax(dim=0)
     return out
 
 

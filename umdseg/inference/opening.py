@@ -24,7 +24,7 @@ def open(
     scan: Scan | Volume | Path | str,
     modality: str | None = None,
     window: Sequence[int] | int | None = None,
-    overlap: float = 0.25,
+    overlap: float | None = None,
     precision: str = "auto",
     skip_air: bool = True,
 ) -> VolumeSession:
@@ -35,7 +35,7 @@ def open(
         scan: a Scan, a Volume in the scan's units, or a NIfTI file.
         modality: ct, pet or mr; known already for a Scan.
         window: voxels of one network pass; None = the card's (normalisation depends on it).
-        overlap: share by which sliding windows overlap.
+        overlap: share by which sliding windows overlap; None = the card's.
         precision: auto, fp32, bf16.
         skip_air: leave windows of nothing but air out.
 
@@ -46,11 +46,17 @@ def open(
         modality = modality or scan.modality
     if modality is None:
         raise UserError("the modality of the image is not known", expected=f"modality={'|'.join(MODALITIES)}")
-    edges, overlap = check_window(backbone.card, window), check_overlap(overlap)
+    edges = check_window(backbone.card, window)
     if isinstance(scan, Scan):
         volume = read_image(scan.image)
     else:
         volume = scan if isinstance(scan, Volume) else read_image(scan)
+    if overlap is not None:
+        check_overlap(overlap)
+    own: VolumeSession | None = backbone.session(volume, modality, overlap=overlap, precision=precision)
+    if own is not None:
+        return own
+    overlap = backbone.card.overlap if overlap is None else overlap
     prepared = prepare_image(volume, modality, preprocessing(backbone.card, edges))
     return WindowSession(
         backbone,
@@ -69,7 +75,7 @@ def open_tensor(
     backbone: Backbone,
     image: torch.Tensor,
     window: Sequence[int] | int | None = None,
-    overlap: float = 0.25,
+    overlap: float | None = None,
     precision: str = "auto",
     skip_air: bool = True,
     grid: Grid | None = None,
@@ -84,9 +90,10 @@ def open_tensor(
     """
     if image.ndim != 5 or image.shape[:2] != (1, 1):
         raise UserError(f"image tensor of shape {tuple(image.shape)}", expected="(1, 1, X, Y, Z)")
-    edges, overlap = check_window(backbone.card, window), check_overlap(overlap)
+    edges = check_window(backbone.card, window)
+    overlap = check_overlap(backbone.card.overlap if overlap is None else overlap)
     shape = (int(image.shape[2]), int(image.shape[3]), int(image.shape[4]))
-    native = grid or Grid(shape, np.diag([*backbone.card.spacing, 1.0]))
+    native = grid or Grid(shape, np.diag([*(backbone.card.spacing or (1.0, 1.0, 1.0)), 1.0]))
     padded, place = pad(image[0].float().cpu(), native, edges)
     return WindowSession(
         backbone,

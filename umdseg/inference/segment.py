@@ -43,7 +43,7 @@ def segment(
     *,
     modality: str | None = None,
     window: Sequence[int] | int | None = None,
-    overlap: float = 0.25,
+    overlap: float | None = None,
     precision: str = "auto",
     skip_air: bool = True,
 ) -> NDArray[np.int16]:
@@ -56,7 +56,7 @@ def segment(
         structures: canonical names.
         modality: ct, pet or mr, where the image does not say.
         window: voxels of one network pass; None = the card's.
-        overlap: share by which windows overlap.
+        overlap: share by which windows overlap; None = the card's.
         precision: auto, fp32, bf16.
         skip_air: leave windows of nothing but air out.
 

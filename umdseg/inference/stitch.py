@@ -8,8 +8,6 @@ import torch
 
 Shape = tuple[int, int, int]
 Place = tuple[slice, slice, slice]
-# a window without anything above 2 % of the intensity range holds only air
-AIR = 0.02
 
 
 def window_slices(shape: Shape, window: Shape, overlap: float) -> list[Place]:
@@ -23,11 +21,11 @@ def window_slices(shape: Shape, window: Shape, overlap: float) -> list[Place]:
     return [(x, y, z) for x, y, z in dense_patch_slices(shape, window, step)]
 
 
-def importance(window: Shape) -> torch.Tensor:
-    """(X, Y, Z) Gaussian weights of one window (sigma = 1/8 of the edge, as in nnU-Net)."""
+def importance(window: Shape, blending: str = "gaussian") -> torch.Tensor:
+    """(X, Y, Z) weights of one window: Gaussian (sigma = 1/8 of the edge, as in nnU-Net) or constant."""
     from monai.data.utils import compute_importance_map
 
-    return torch.as_tensor(compute_importance_map(window, mode="gaussian"))
+    return torch.as_tensor(compute_importance_map(window, mode=blending))
 
 
 def stitch(
@@ -35,7 +33,8 @@ def stitch(
     predict: Callable[[torch.Tensor, Place], torch.Tensor],
     window: Shape,
     overlap: float,
-    skip_air: bool,
+    air: float | None,
+    blending: str = "gaussian",
 ) -> torch.Tensor:
     """Blend what `predict` gives for each window.
 
@@ -44,18 +43,19 @@ def stitch(
         predict: (1, 1, *window) and its place -> (C, *window).
         window: voxels.
         overlap: share by which neighbouring windows overlap, 0 up to 1.
-        skip_air: leave windows of nothing but air out.
+        air: windows without a value of at least this are left out; None looks at all.
+        blending: gaussian or constant.
 
     Returns:
         (C + 1, X, Y, Z) float32 on the CPU: blended channels, 0 where no window was looked at; the
         last channel is 1 where one was, else 0.
     """
     shape = (int(image.shape[1]), int(image.shape[2]), int(image.shape[3]))
-    weight = importance(window)
+    weight = importance(window, blending)
     canvas: torch.Tensor | None = None
     for place in window_slices(shape, window, overlap):
         part = image[(slice(None), *place)]
-        if skip_air and float(part.max()) < AIR:
+        if air is not None and float(part.max()) < air:
             continue
         values = predict(part[None], place).float().cpu()
         if canvas is None:

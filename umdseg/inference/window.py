@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -23,6 +23,8 @@ SLAB_NUMBERS = 1 << 26
 
 class WindowSession:
     """Class prompts by sliding windows, clicks by a window around them.
+
+    `auto_point` is the answer by class, corrected by the clicks inside their windows.
 
     Args:
         backbone: in eval mode.
@@ -76,12 +78,13 @@ class WindowSession:
         """Logits resampled linearly to `grid` (None: the scan's own) as (z slice, (K, X, Y, dz))."""
         target = grid or self.native
         asked = [self._history[-1].get(name, Prompt(name)) for name in structures]
-        by_class = tuple(dict.fromkeys(p.structure for p in asked if p.kind == "auto"))
         with self._backbone.routed(self._modality):
+            by_class = tuple(dict.fromkeys(p.structure for p in asked if self._has_class(p)))
             classes = self._classes.sampler(by_class) if by_class else None
             for prompt in asked:
                 if prompt.kind != "auto":
                     self._place(prompt)
+        all_auto = all(prompt.kind == "auto" for prompt in asked)
         channels = len(asked) + (classes.channels if classes else 0) + 4
         numbers = target.shape[0] * target.shape[1] * channels
         step = max(SLAB_NUMBERS // numbers, 1)
@@ -89,41 +92,63 @@ class WindowSession:
             stop = min(start + step, target.shape[2])
             part = target.slab(start, stop)
             sampled = None if classes is None else classes.on(part)
-            if sampled is not None and len(by_class) == len(asked):
+            if sampled is not None and all_auto and len(by_class) == len(asked):
                 yield slice(start, stop), sampled
                 continue
+            found = {} if sampled is None else dict(zip(by_class, sampled, strict=True))
             planes = [
-                self._sample_placed(prompt, part)
-                if sampled is None or prompt.kind != "auto"
-                else sampled[by_class.index(prompt.structure)]
+                found[prompt.structure] if prompt.kind == "auto" else self._sample_placed(prompt, part, found)
                 for prompt in asked
             ]
             yield slice(start, stop), torch.stack(planes)
+
+    def _has_class(self, prompt: Prompt) -> bool:
+        """Whether the answer by class is (part of) what is asked for; structures without one have clicks."""
+        return prompt.kind == "auto" or (
+            prompt.kind == "auto_point" and self._backbone.knows(prompt.structure)
+        )
 
     def _place(self, prompt: Prompt) -> None:
         if prompt not in self._placed:
             with self._autocast():
                 found = self._windows.decode(prompt)
+            if self._has_class(prompt):
+                classes, merge = self._classes.sampler((prompt.structure,)), self._backbone.merge
+                found = [
+                    (grid, merge(classes.on(grid)[0], logits, prompt, torch.from_numpy(grid.affine)))
+                    for grid, logits in found
+                ]
             # logits of older prompts would only cost memory
             current = set(self._history[-1].values())
             self._placed = {p: w for p, w in self._placed.items() if p in current}
             self._placed[prompt] = found
 
-    def _sample_placed(self, prompt: Prompt, part: Grid) -> torch.Tensor:
-        """(X, Y, dz); where the windows of far apart clicks overlap, their weighted mean."""
+    def _sample_placed(
+        self, prompt: Prompt, part: Grid, by_class: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """(X, Y, dz); where the windows of far apart clicks overlap, their weighted mean.
+
+        Beyond them the answer by class, where it is part of what is asked for, else background.
+        """
         windows = self._placed[prompt]
         total = torch.zeros(2, *part.shape)
         for grid, logits in windows:
             weight = importance(self._window) if len(windows) > 1 else torch.ones(grid.shape)
             total += sample(torch.stack([logits * weight, weight]), grid, part, outside=0.0)
         mean = total[0] / total[1].clamp(min=1e-12)
-        return torch.where(total[1] > 0, mean, torch.full_like(mean, BACKGROUND))
+        beyond = by_class.get(prompt.structure, torch.full_like(mean, BACKGROUND))
+        return torch.where(total[1] > 0, mean, beyond)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return autocast(self._precision, self._device)
 
     def _stitch(self, predict: Callable[[torch.Tensor, Place], torch.Tensor]) -> torch.Tensor:
-        return stitch(self._image, predict, self._window, self._overlap, self._skip_air)
+        card = self._backbone.card
+        scale = next((i for m, i in card.intensity.items() if m == self._modality), None)
+        # a preprocessed tensor of unknown modality is on the scale that all of the card's modalities share
+        scale = scale or next(iter(card.intensity.values()))
+        air = scale.air if self._skip_air else None
+        return stitch(self._image, predict, self._window, self._overlap, air, card.blending)
 
     def _encode_at(self, start: Shape) -> Features:
         ends = [a + n for a, n in zip(start, self._window, strict=True)]

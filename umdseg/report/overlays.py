@@ -153,7 +153,8 @@ def _prompts(rows: pd.DataFrame) -> dict[str, str]:
     found = {}
     for stage in _STAGES:
         asked = set(ok.loc[ok["stage"] == stage, "prompt"])
-        found[stage] = next((prompt for prompt in ("auto", "point") if prompt in asked), "auto")
+        first = ("auto", "point", *sorted(asked))
+        found[stage] = next((prompt for prompt in first if prompt in asked), "auto")
     return found
 
 

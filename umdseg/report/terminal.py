@@ -34,6 +34,7 @@ def print_result(
     console: Console | None = None,
     *,
     random_weights: bool = False,
+    terms: str = "",
 ) -> None:
     """Print one table per prompt: modalities across; scores, gaps, closure and forgetting down.
 
@@ -43,6 +44,7 @@ def print_result(
         metric: column shown.
         console: where to print; None = standard error.
         random_weights: the base model was not trained; said beside the numbers.
+        terms: what the licence of the weights restricts; said beside the numbers.
     """
     from rich.console import Console
 
@@ -52,6 +54,8 @@ def print_result(
         console.print(result_table(cases, result, str(prompt), metric))
     if random_weights:
         console.print(" ".join(random_notice(own["stage"])), style="bold")
+    if terms:
+        console.print(terms)
     console.print("gap = reference - target, same subjects and structures; [95 % CI over subjects]")
 
 

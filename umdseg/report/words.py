@@ -82,6 +82,14 @@ def random_notice(stages: Iterable[str]) -> tuple[str, str]:
     return STARTED_RANDOM if "adapted" in set(stages) else RANDOM
 
 
+def terms_notice(licence: str, commercial: bool | None) -> str:
+    """What the licence of a model's weights says on commercial use, empty where it allows it."""
+    if commercial is True:
+        return ""
+    use = "no commercial use" if commercial is False else "it is unclear whether commercial use is allowed"
+    return f"Licence of the weights: {licence}; {use}."
+
+
 def count(number: int, noun: str) -> str:
     """`1 subject`, `2 subjects`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

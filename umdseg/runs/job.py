@@ -86,7 +86,7 @@ class Job:
         structures = scored_structures(settings, dataset, learned)
         train = baseline_subjects(settings, dataset)
         model = settings.model
-        backbone = load_backbone(model.name, model.weights, accept_licence=model.accept_licence)
+        backbone = load_backbone(**asdict(model))
         subjects = scored_subjects(door, settings, dataset, backbone, structures)
         data = dataset.fingerprint(settings.data.cache_dir)
         digest = run_hash(settings, data, backbone.state_sha256, adapter)
@@ -132,6 +132,9 @@ class Job:
         self.folder.claim()
         weights: dict[str, Any] = {"model": self.settings.model.name, "sha256": self.backbone.weights_sha256}
         weights |= {"state_sha256": self.backbone.state_sha256, "random": self.backbone.random_weights}
+        terms = self.backbone.card.weights
+        if not self.backbone.random_weights:
+            weights |= {"licence": terms.licence, "commercial": terms.commercial}
         data = {"name": self.dataset.name, "fingerprint": self.data, "scored": [s.id for s in self.subjects]}
         record = provenance(self.settings, self.door, self.hash, weights=weights, data=data)
         self.folder.begin(record, config_text(self.settings))
@@ -170,6 +173,7 @@ class Job:
             facts: further entries of the provenance.
         """
         from umdseg.report import build_report, print_result
+        from umdseg.report.words import terms_notice
 
         options = self.settings.evaluation
         write_cases(merge([cases]), self.path)
@@ -183,7 +187,9 @@ class Job:
         # the report shows the record, so that is closed first; without its report a run is not complete
         self.folder.end("complete", **facts)
         build_report(self.path, options.overlay_subjects)
-        print_result(cases, result, options.metrics[0], random_weights=self.backbone.random_weights)
+        random, terms = self.backbone.random_weights, self.backbone.card.weights
+        notice = "" if random else terms_notice(terms.licence, terms.commercial)
+        print_result(cases, result, options.metrics[0], random_weights=random, terms=notice)
 
 
 def say(text: str) -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _AFTERWARDS = tuple(
     f"evaluation.{name}" for name in ("bootstrap", "baselines", "overlay_subjects", "save_predictions")
 )
+# where weights lie and that their terms were read; the weights themselves are hashed
+_PLACES = ("model.weights", "model.folder", "model.accept_licence")
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ class ZeroShotStore:
         """
         flat = flatten(settings)
         chosen = {
-            k: v for k, v in flat.items() if k.startswith(("evaluation.", "prompt.")) and k not in _AFTERWARDS
+            k: v
+            for k, v in flat.items()
+            if k.startswith(("evaluation.", "prompt.", "model.")) and k not in (*_AFTERWARDS, *_PLACES)
         }
         parts = {**chosen, "modalities": settings.data.modalities, "model": settings.model.name, "data": data}
         parts |= {"weights": weights, "seed": settings.run.seed, "code": code_hash()}

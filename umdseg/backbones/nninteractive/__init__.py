@@ -1,0 +1,1 @@
+"""nnInteractive: clicks and boxes, followed by a stateful session of its own."""

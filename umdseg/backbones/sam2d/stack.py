@@ -1,0 +1,66 @@
+"""The slices of a scan in one plane."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from umdseg.backbones.sam2d.kept import Kept
+from umdseg.data.geometry import Grid
+
+if TYPE_CHECKING:
+    from umdseg.backbones.sam2d.backbone import Sam2d
+
+
+class Stack:
+    """A scan as pictures of one plane; each is embedded once while memory allows.
+
+    Args:
+        backbone: in eval mode.
+        image: (X, Y, Z) uint8; slices lie along the last axis, X runs to the right, Y downwards.
+        grid: place of `image`.
+        kept: where embeddings are kept; may be shared between planes.
+
+    Attributes:
+        layout: how its slices meet the network's input.
+        grid: place of the stack.
+    """
+
+    def __init__(self, backbone: Sam2d, image: torch.Tensor, grid: Grid, kept: Kept) -> None:
+        self.grid = grid
+        self.device = next(backbone.parameters()).device
+        self._backbone, self._image, self._kept = backbone, image, kept
+        x, y, _ = grid.spacing
+        self.layout = backbone.layout((grid.shape[1], grid.shape[0]), (y, x))
+
+    def pixels(self, number: int) -> torch.Tensor:
+        """Network input (1, 3, edge, edge) of one slice."""
+        shown = pictures(self._image, number, self._backbone.options.channels)
+        return self.layout.pixels(shown).to(self.device)
+
+    def embedding(self, number: int) -> list[torch.Tensor]:
+        """Embeddings of one slice, each map (1, C, h, w)."""
+        key = (id(self), number)
+        return self._kept.get(key, lambda: self._backbone.embed(self.pixels(number)))
+
+
+def pictures(image: torch.Tensor, number: int, channels: str) -> torch.Tensor:
+    """(1, C, rows, columns) picture of one slice of (X, Y, Z).
+
+    Args:
+        image: (X, Y, Z).
+        number: of the slice.
+        channels: repeat (C = 1, shown three times), or neighbours (C = 3; beyond the last slice that again).
+    """
+    last = image.shape[2] - 1
+    numbers = [number]
+    if channels == "neighbours":
+        numbers = [max(number - 1, 0), number, min(number + 1, last)]
+    return image[..., numbers].permute(2, 1, 0)[None]
+
+
+def whole(image: torch.Tensor) -> torch.Tensor:
+    """Values from 0 to 255 cut to whole numbers (uint8), as the authors' scripts do."""
+    # resampling noise must not push a whole number below itself
+    return (image.detach().float() + 1e-3).clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,1 @@
+"""VoxTell: structures asked for in words."""

@@ -1,0 +1,75 @@
+"""Several scans of one person at once, for models that take them together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from umdseg.backbones.base import Backbone
+from umdseg.data.geometry import Volume, canonical_grid, resample
+from umdseg.data.preprocess import pad
+from umdseg.data.scaling import scale_intensity
+from umdseg.errors import UserError
+from umdseg.inference.opening import check_overlap
+from umdseg.inference.preprocessing import check_window
+from umdseg.inference.session import VolumeSession
+from umdseg.inference.window import WindowSession
+from umdseg.vocabulary import Modality
+
+# what lies beyond a further channel's field of view: air in HU, no uptake
+_BEYOND: dict[str, float] = {"ct": -1024.0}
+
+
+def open_together(
+    backbone: Backbone,
+    volumes: Mapping[Modality, Volume],
+    window: Sequence[int] | int | None = None,
+    overlap: float | None = None,
+    precision: str = "auto",
+) -> VolumeSession:
+    """Open a session on scans that share one patient space.
+
+    Args:
+        backbone: model in eval mode that takes several modalities.
+        volumes: modality -> scan; all are brought onto the grid of the model's first channel.
+        window: voxels of one network pass; None = the card's.
+        overlap: share by which sliding windows overlap; None = the card's.
+        precision: auto, fp32, bf16.
+
+    Raises:
+        UserError: a modality is missing or not wanted, or the model takes one scan at a time.
+    """
+    own: Any = getattr(backbone, "session_of", None)
+    if own is not None:
+        session: VolumeSession = own(volumes, overlap=overlap, precision=precision)
+        return session
+    card, wanted = backbone.card, tuple(getattr(backbone, "channels", ()))
+    if set(volumes) != set(wanted):
+        raise UserError(
+            f"model {card.name} was given {' and '.join(volumes) or 'nothing'}",
+            expected=f"exactly {' and '.join(wanted)} of one person" if wanted else "one scan at a time",
+        )
+    edges = check_window(card, window)
+    first = volumes[wanted[0]]
+    grid = canonical_grid(first.grid, card.spacing, card.orientation)
+    planes = []
+    for modality in wanted:
+        values = torch.from_numpy(volumes[modality].array.astype("float32"))[None]
+        beyond = None if modality == wanted[0] else _BEYOND.get(modality, 0.0)
+        moved = resample(values, volumes[modality].grid, grid, outside=beyond)
+        planes.append(scale_intensity(moved, card.intensity[modality]))
+    image, place = pad(torch.cat(planes), grid, edges)
+    return WindowSession(
+        backbone,
+        image,
+        place,
+        first.grid,
+        modality="+".join(wanted),
+        window=edges,
+        overlap=check_overlap(card.overlap if overlap is None else overlap),
+        precision=precision,
+        # air of one modality may be the other's lesion
+        skip_air=False,
+    )
