@@ -38,14 +38,18 @@ class Reference:
             grids: their grids, where the caller has read them already.
 
         Raises:
-            UserError: a header cannot be read; with `card`, the scans share no place.
-            ValueError: `card` without a spacing.
+            UserError: a header cannot be read; with `card`, the scans share no place, or the model's card
+                has no spacing.
         """
         found = scan_grids(subject) if grids is None else grids
         if self.policy != "card":
             return found[self.modality(subject)]
         if self.spacing is None:
-            raise ValueError("the card's grid needs the card's spacing")
+            raise UserError(
+                "the model takes scans as they are, so its card has no spacing for a grid",
+                where="data.reference",
+                expected="ct, pet or mr",
+            )
         box = common_box(found.values())
         if box is None:
             expected = "scans of one patient space (one frame of reference)"

@@ -86,7 +86,7 @@ def estimate(settings: Settings, backbone: Backbone, work: Work) -> list[Check]:
 
 def prepared_shape(card: Card, grid: Grid) -> tuple[int, int, int]:
     """Voxels of a scan on the card's grid, before air is cropped off."""
-    whole = canonical_grid(grid, card.spacing).shape
+    whole = canonical_grid(grid, card.spacing, card.orientation).shape
     x, y, z = (max(n, w) for n, w in zip(whole, card.window, strict=True))
     return x, y, z
 
@@ -131,8 +131,9 @@ def _time(
     fitting = steps * fit.flops / rate if fit else 0.0
     kinds = settings.prompt.kinds
     passes, voxels = 0, 0
+    overlap = card.overlap if settings.evaluation.overlap is None else settings.evaluation.overlap
     for grid in work.score:
-        windows = window_slices(prepared_shape(card, grid), card.window, settings.evaluation.overlap)
+        windows = window_slices(prepared_shape(card, grid), card.window, overlap)
         passes += len(windows) * ("auto" in kinds)
         # a click opens one window
         passes += len(work.names) * sum(kind != "auto" for kind in kinds)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+from umdseg.backbones import load_backbone
+from umdseg.config.hardware import device_of
 from umdseg.config.schema import Settings
 from umdseg.data.checks import Headers
 from umdseg.data.dataset import PairedDataset
@@ -27,6 +30,7 @@ def look(
     search: Sequence[str] = (),
     deep: bool = False,
     pictures: Path | None = None,
+    probe: bool = False,
 ) -> list[Check]:
     """Look over a run before it starts.
 
@@ -36,6 +40,7 @@ def look(
         search: further folders of YAML files.
         deep: read the voxels too.
         pictures: folder for one quality-control picture per subject.
+        probe: run the model on a phantom (see `umdseg.preflight.probe`).
 
     Returns:
         One check per line of the table; mistakes are findings, none is raised.
@@ -57,7 +62,22 @@ def look(
     checks += _model(door, settings, dataset, headers, train, scored)
     if deep and dataset is not None:
         checks += voxels(dataset, headers, pictures)
+    if probe:
+        checks.append(_probe(settings))
     return checks
+
+
+def _probe(settings: Settings) -> Check:
+    """The model of the run, loaded whatever its size, on a phantom."""
+    from umdseg.preflight.probe import probe
+
+    print("running the model on a phantom", file=sys.stderr, flush=True)
+    try:
+        backbone = load_backbone(**asdict(settings.model)).to(device_of(settings.trainer.accelerator))
+        (found,) = probe(backbone, settings.evaluation.precision)
+    except UserError as error:
+        return Check("probe", "not run", (Finding.of(error),))
+    return Check("probe", found.what, () if found.level == "pass" else (found,))
 
 
 def _model(

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from umdseg import adapters
 from umdseg.backbones import Card
 from umdseg.backbones.base import Backbone
+from umdseg.backbones.download import cached, page
 from umdseg.backbones.weights import load_weights
 from umdseg.config.schema import Settings
 from umdseg.data.verdict import Finding, Level
@@ -40,6 +41,13 @@ def weights(settings: Settings, card: Card) -> Check:
             lost = Finding("refuse", "the weights file does not exist", str(path), expected)
             return Check("weights", "missing", (lost,))
         return Check("weights", f"local file, {path.stat().st_size / 1e6:.0f} MB")
+    folder = getattr(settings.model, "folder", None)
+    if folder:
+        path = Path(folder).expanduser()
+        lost = () if path.is_dir() else (Finding("refuse", "the model's folder does not exist", str(path)),)
+        return Check("weights", f"local folder; {terms}", lost)
+    if told.source is None and not told.file:
+        return Check("weights", "none: trained from a random start")
     if told.source is None:
         return Check("weights", "none", (Finding("refuse", "no weights are published", card.name, _OWN),))
     if told.source == "package":
@@ -52,22 +60,23 @@ _OWN = "model.weights=FILE or random"
 
 
 def _hub(settings: Settings, card: Card, terms: str) -> Check:
-    from huggingface_hub import try_to_load_from_cache
-
-    told, where = card.weights, f"https://huggingface.co/{card.weights.source}"
+    told, where = card.weights, page(card.weights)
     findings = []
     if told.commercial is not True and not settings.model.accept_licence:
         what = f"the weights of {told.source} have terms to accept first: {told.licence}"
         expected = "model.accept_licence=true once you have read them, or model.weights=FILE"
         findings.append(Finding("refuse", what, where, expected))
-    cached = isinstance(try_to_load_from_cache(str(told.source), told.file), str)
-    if not cached:
+    # a family that downloads by itself knows where it keeps its files
+    listing = getattr(resolve("model", settings.model.name), "listing", None)
+    own = listing().cached if listing is not None else None
+    at_hand = cached(told) if own is None else own()
+    if not at_hand:
         offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
         level: Level = "refuse" if offline else "warn"
         what = f"{told.file} is not in the cache" + (" and HF_HUB_OFFLINE is set" if offline else "")
         expected = "a connection when the run starts, or the file by other means: model.weights=FILE"
         findings.append(Finding(level, what, where, expected))
-    return Check("weights", f"{'in the cache' if cached else 'to be downloaded'}; {terms}", tuple(findings))
+    return Check("weights", f"{'in the cache' if at_hand else 'to be downloaded'}; {terms}", tuple(findings))
 
 
 def plain(settings: Settings) -> Backbone:
