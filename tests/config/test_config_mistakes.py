@@ -33,7 +33,7 @@ MISTAKES = [
     (["data.train_modalities={pet:x}"], "data.train_modalities", "table of str to float", None),
     (["evaluation.metrics=[dicee]"], "evaluation.metrics", "dice", "dice"),
     (["evaluation.baselines=[intensty]"], "evaluation.baselines", "intensity", "intensity"),
-    (["prompt.kinds=[auto,piont]"], "prompt.kinds", "auto, point", "point"),
+    (["prompt.kinds=[auto,piont]"], "prompt.kinds", "box, point", "point"),
     (["data.modalities=[ct,pte]"], "data.modalities", "ct, pet, mr", "pet"),
     (["data.modalities=[CT]"], "data.modalities", "ct, pet, mr", "ct"),
     (["adapter.rank=0"], "adapter.rank", "at least 1", None),
@@ -170,6 +170,8 @@ def test_every_committed_choice_passes() -> None:
     for group in groups():
         for path in sorted((conf_dir() / group).glob("*.yaml")):
             extra = [needs[path.stem]] if path.stem in needs else []
+            if path.stem == "torch_module":
+                extra = ["model.module=nets:Net", "model.card=card.yaml"]
             extra += ["trainer.accelerator=cpu"] if group == "trainer" else []
             settings = check("train", [f"{group}={path.stem}", *extra])
             if group in ("model", "adapter", "data"):

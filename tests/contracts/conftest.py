@@ -73,7 +73,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """All models where cards are looked at; where networks run, those that no other one stands for."""
-    if "name" not in metafunc.fixturenames:
+    # the batteries of other components have a `name` of their own
+    if "name" not in metafunc.fixturenames or "models" not in metafunc.fixturenames:
         return
     chosen = registry.names("model")
     if {"backbone", "axes"} & set(metafunc.fixturenames):

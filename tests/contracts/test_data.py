@@ -14,6 +14,7 @@ from omegaconf.errors import ConfigKeyError
 
 from umdseg import registry
 from umdseg.anatomy import canonical
+from umdseg.backbones.card import Intensity
 from umdseg.data.datamodule import PairedDataModule
 from umdseg.data.dataset import PairedDataset
 from umdseg.data.io.nifti import read_grid, read_label
@@ -36,11 +37,8 @@ ROWS: dict[str, tuple[str, str, dict]] = {
 }
 
 
-class Window:
-    kind, low, high = "window", -1000.0, 1000.0
-
-
-CARD = Preprocessing((4.0, 4.0, 4.0), dict.fromkeys(("ct", "pet", "mr"), Window()), None, (8, 8, 8))
+WINDOW = Intensity("window", -1000.0, 1000.0)
+CARD = Preprocessing((4.0, 4.0, 4.0), dict.fromkeys(("ct", "pet", "mr"), WINDOW), None, (8, 8, 8))
 
 
 def test_every_source_has_a_row() -> None:

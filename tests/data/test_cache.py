@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from umdseg.backbones.card import Intensity
 from umdseg.data.cache import PreparedCache
 from umdseg.data.dataset import PairedDataset
 from umdseg.data.eviction import BUILDING, PREPARED
@@ -21,12 +22,8 @@ from umdseg.data.sources.manifest import ManifestOptions, ManifestSource
 from umdseg.data.store import CachedScan
 from umdseg.errors import UserError
 
-
-class Window:
-    kind, low, high = "window", -1000.0, 1000.0
-
-
-CARD = Preprocessing((3.0, 3.0, 3.0), {"ct": Window(), "pet": Window()}, None, (16, 16, 12))
+WINDOW = Intensity("window", -1000.0, 1000.0)
+CARD = Preprocessing((3.0, 3.0, 3.0), {"ct": WINDOW, "pet": WINDOW}, None, (16, 16, 12))
 
 # another process that takes subject A's CT; `before` and `after` are run around it
 OTHER = """
@@ -35,9 +32,9 @@ from pathlib import Path
 from umdseg.data import cache, store
 from umdseg.data.preprocess import Preprocessing
 from umdseg.vocabulary import Scan
-class Window:
-    kind, low, high = "window", -1000.0, 1000.0
-card = Preprocessing((3.0, 3.0, 3.0), {{"ct": Window(), "pet": Window()}}, None, (16, 16, 12))
+from umdseg.backbones.card import Intensity
+window = Intensity("window", -1000.0, 1000.0)
+card = Preprocessing((3.0, 3.0, 3.0), {{"ct": window, "pet": window}}, None, (16, 16, 12))
 scan = Scan(Path({image!r}), "ct", "HU", Path({label!r}))
 def said(word):
     print(word, flush=True)

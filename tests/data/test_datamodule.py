@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
+from umdseg.backbones.card import Intensity
 from umdseg.data.augment import vary_intensity
 from umdseg.data.datamodule import PairedDataModule
 from umdseg.data.dataset import few_shots
@@ -22,12 +23,8 @@ from umdseg.data.sources.manifest import ManifestOptions, ManifestSource
 from umdseg.errors import UserError
 from umdseg.vocabulary import Batch
 
-
-class Window:
-    kind, low, high = "window", -1000.0, 1000.0
-
-
-CARD = Preprocessing((4.0, 4.0, 4.0), dict.fromkeys(("ct", "pet", "mr"), Window()), None, (12, 12, 8))
+WINDOW = Intensity("window", -1000.0, 1000.0)
+CARD = Preprocessing((4.0, 4.0, 4.0), dict.fromkeys(("ct", "pet", "mr"), WINDOW), None, (12, 12, 8))
 SUBJECTS = {"A": ("ct", "pet"), "B": ("pet", "mr"), "C": ("ct",), "D": ("ct", "pet", "mr")}
 SPLITS = dict.fromkeys("ABC", "train")
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from umdseg import progress
+from umdseg.backbones.card import Intensity
 from umdseg.data import cache as cache_room
 from umdseg.data.cache import PreparedCache
 from umdseg.data.checks import check_subjects
@@ -128,7 +129,7 @@ def test_two_processes_may_prepare_the_same_scan(dataset: PairedDataset, monkeyp
         return read(*arguments)
 
     monkeypatch.setattr(cache_room, "read_image", together)
-    card = Preprocessing((4, 4, 4), {"pet": _Window()}, None, (1, 1, 1))
+    card = Preprocessing((4, 4, 4), {"pet": Intensity("window", 0.0, 10.0)}, None, (1, 1, 1))
     scan = dataset.subjects[1].scans["pet"]
     with ThreadPoolExecutor(2) as pool:
         jobs = [pool.submit(PreparedCache().get, scan, "B", card, [3, 1], [3, 1]) for _ in range(2)]
@@ -136,7 +137,3 @@ def test_two_processes_may_prepare_the_same_scan(dataset: PairedDataset, monkeyp
     assert first.folder == second.folder
     assert (first.image[:] == second.image[:]).all()
     assert [p for p in first.folder.parent.iterdir()] == [first.folder]
-
-
-class _Window:
-    kind, low, high = "window", 0.0, 10.0

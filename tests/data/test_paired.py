@@ -10,18 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from umdseg.backbones.card import Intensity
 from umdseg.data.datamodule import PairedDataModule
 from umdseg.data.paired import PairedBatch, PairedItem
 from umdseg.data.preprocess import Preprocessing
 from umdseg.data.sources.manifest import ManifestOptions, ManifestSource
 
-
-class Window:
-    kind, low, high = "window", 0.0, 100.0
-
-
 MODALITIES = ("ct", "pet", "mr")
-CARD = Preprocessing((3.0, 3.0, 3.0), dict.fromkeys(MODALITIES, Window()), None, (20, 20, 20))
+WINDOW = Intensity("window", 0.0, 100.0)
+CARD = Preprocessing((3.0, 3.0, 3.0), dict.fromkeys(MODALITIES, WINDOW), None, (20, 20, 20))
 LANDMARK, SIGMA = np.array([7.3, -4.1, 11.7]), 7.0
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from umdseg.backbones.card import Intensity
 from umdseg.data.cache import PreparedCache
 from umdseg.data.dataset import PairedDataset
 from umdseg.data.geometry import Grid
@@ -17,12 +18,8 @@ from umdseg.data.sources.manifest import ManifestOptions, ManifestSource
 from umdseg.data.store import MAX_INDICES, CachedScan
 from umdseg.errors import UserError
 
-
-class Window:
-    kind, low, high = "window", -1000.0, 1000.0
-
-
-CARD = Preprocessing((3.0, 3.0, 3.0), {"ct": Window(), "pet": Window()}, None, (16, 16, 12))
+WINDOW = Intensity("window", -1000.0, 1000.0)
+CARD = Preprocessing((3.0, 3.0, 3.0), {"ct": WINDOW, "pet": WINDOW}, None, (16, 16, 12))
 
 
 @pytest.fixture

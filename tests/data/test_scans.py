@@ -9,16 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from umdseg.backbones.card import Intensity
 from umdseg.data.datamodule import PairedDataModule
 from umdseg.data.preprocess import Preprocessing
 from umdseg.data.sources.manifest import ManifestOptions, ManifestSource
 
-
-class Window:
-    kind, low, high = "window", -1000.0, 1000.0
-
-
-CARD = Preprocessing((4.0, 4.0, 4.0), dict.fromkeys(("ct", "pet"), Window()), None, (12, 12, 8))
+WINDOW = Intensity("window", -1000.0, 1000.0)
+CARD = Preprocessing((4.0, 4.0, 4.0), dict.fromkeys(("ct", "pet"), WINDOW), None, (12, 12, 8))
 
 
 @pytest.fixture

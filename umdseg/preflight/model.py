@@ -44,8 +44,13 @@ def weights(settings: Settings, card: Card) -> Check:
     folder = getattr(settings.model, "folder", None)
     if folder:
         path = Path(folder).expanduser()
-        lost = () if path.is_dir() else (Finding("refuse", "the model's folder does not exist", str(path)),)
-        return Check("weights", f"local folder; {terms}", lost)
+        gone = () if path.is_dir() else (Finding("refuse", "the model's folder does not exist", str(path)),)
+        return Check("weights", f"local folder; {terms}", gone)
+    return _published(settings, card, terms)
+
+
+def _published(settings: Settings, card: Card, terms: str) -> Check:
+    told = card.weights
     if told.source is None and not told.file:
         return Check("weights", "none: trained from a random start")
     if told.source is None:
