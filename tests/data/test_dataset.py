@@ -15,7 +15,7 @@ from umdseg.backbones.card import Intensity
 from umdseg.data import cache as cache_room
 from umdseg.data.cache import PreparedCache
 from umdseg.data.checks import check_subjects
-from umdseg.data.dataset import PairedDataset
+from umdseg.data.dataset import PairedDataset, few_shots
 from umdseg.data.preprocess import Preprocessing
 from umdseg.data.sources.manifest import ManifestOptions, ManifestSource
 from umdseg.errors import UserError
@@ -137,3 +137,11 @@ def test_two_processes_may_prepare_the_same_scan(dataset: PairedDataset, monkeyp
     assert first.folder == second.folder
     assert (first.image[:] == second.image[:]).all()
     assert [p for p in first.folder.parent.iterdir()] == [first.folder]
+
+
+def test_a_shot_is_somebody_with_a_label(dataset: PairedDataset) -> None:
+    labelled = dataset.subjects[0]
+    bare = {m: replace(scan, label=None) for m, scan in labelled.scans.items()}
+    crowd = [replace(labelled, id=f"bare{i}", scans=bare) for i in range(9)]
+    assert all(few_shots([*crowd, labelled], 1, seed) == [labelled] for seed in range(20))
+    assert len(few_shots(crowd, 3, 0)) == 3

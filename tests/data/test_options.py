@@ -61,3 +61,11 @@ def test_values_out_of_range_are_refused(options: dict, where: str) -> None:
         DataOptions(**options).validate()
     assert caught.value.where == where
     assert caught.value.expected
+
+
+def test_a_manifest_trains_on_what_it_evaluates_unless_told_otherwise() -> None:
+    from umdseg.data.sources.manifest import ManifestOptions
+
+    assert set(ManifestOptions(modalities=["ct", "mr"]).train_modalities) == {"ct", "mr"}
+    assert set(ManifestOptions().train_modalities) == {"ct", "pet"}
+    assert ManifestOptions(modalities=["ct"], train_modalities={"pet": 2.0}).train_modalities == {"pet": 2.0}

@@ -119,7 +119,9 @@ def few_shots(subjects: Sequence[Subject], shots: int | None, seed: int) -> list
     """The first `shots` subjects of a seeded order; fewer shots are a subset of more.
 
     The order is one for the whole dataset, so the shots of two folds differ only by whom the folds test.
+    A shot is an annotated subject: those without any label are counted only where nobody has one.
     """
     if shots is None:
         return list(subjects)
-    return sorted(subjects, key=lambda s: derive(seed, "shots", s.id))[:shots]
+    labelled = [s for s in subjects if any(scan.label for scan in s.scans.values())]
+    return sorted(labelled or subjects, key=lambda s: derive(seed, "shots", s.id))[:shots]

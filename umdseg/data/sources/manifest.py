@@ -26,7 +26,7 @@ class ManifestOptions(DataOptions):
         structures_file: YAML naming the structures; None means `<CSV stem>.yaml` beside the CSV.
         modalities: evaluated. By default the pair the name stands for (petct: ct, pet; petmri: mr, pet);
             the command line refuses an empty list.
-        train_modalities: as elsewhere. By default both of that pair alike.
+        train_modalities: as elsewhere. By default those that are evaluated, all alike.
     """
 
     name: str = "petct"
@@ -39,7 +39,7 @@ class ManifestOptions(DataOptions):
         # an empty default because the name is known only now
         pair = _PAIRS.get(self.name, ["ct", "pet", "mr"])
         self.modalities = self.modalities or list(pair)
-        self.train_modalities = self.train_modalities or dict.fromkeys(pair, 1.0)
+        self.train_modalities = self.train_modalities or dict.fromkeys(self.modalities, 1.0)
 
 
 class ManifestSource(Source):
