@@ -106,6 +106,45 @@ def test_too_little_memory_is_refused(bodies: Callable, monkeypatch: pytest.Monk
     assert "a smaller data.batch_size" in found["memory"].findings[0].expected
 
 
+def test_a_model_from_scratch_needs_no_weights(bodies: Callable) -> None:
+    small = ["model=unet", "model.width=4", "model.levels=3", "model.window=[32,32,32]", "prompt=auto"]
+    found = checks(bodies(4), *small, door="evaluate")
+    assert told(found, "refuse") == []
+    assert any("scores mean nothing before training" in what for what in told(found, "warn"))
+    assert "RAM" in found["memory"].numbers
+
+
+NET = """
+import torch
+
+class Net(torch.nn.Conv3d):
+    def __init__(self):
+        super().__init__(1, 2, 1)
+
+    def forward(self, x):
+        return super().forward(x / max(float(x.max()), 1.0))
+"""
+CARD = """
+spacing: [8, 8, 8]
+window: [16, 16, 16]
+divisor: 1
+intensity: {ct: {kind: window, low: -160, high: 240}, pet: {kind: percentile, low: 1, high: 99}}
+output: softmax
+structures: {liver: 1}
+weights: {licence: MIT, commercial: true}
+"""
+
+
+def test_a_model_that_looks_at_values_is_not_estimated_but_checked(bodies: Callable, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    (tmp_path / "card.yaml").write_text(CARD)
+    own = [f"model.module={tmp_path}/net.py:Net", f"model.card={tmp_path}/card.yaml", "model.weights=random"]
+    found = checks(bodies(4), "model=torch_module", *own, "prompt=auto", door="evaluate")
+    assert told(found, "refuse") == []
+    assert "not estimated" in found["memory"].numbers
+    assert "not estimated" in found["time"].numbers
+
+
 def deep(csv: Path) -> dict[str, Check]:
     """The checks that read voxels, without the rest."""
     dataset = read_manifest(csv)

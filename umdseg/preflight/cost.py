@@ -143,7 +143,10 @@ def _window(backbone: Backbone, batch: int) -> torch.Tensor:
 
 def _forward(backbone: Backbone, names: list[str], batch: int) -> torch.Tensor:
     features = backbone.encode(_window(backbone, batch))
-    return backbone.decode(features, [Prompt(name) for name in names])
+    if "auto" in backbone.card.prompts:
+        return backbone.decode(features, [Prompt(name) for name in names])
+    # any click will do: what it costs does not depend on where it is
+    return backbone.decode(features, [Prompt("", "point", ((0.0, 0.0, 0.0),), (1,))])
 
 
 def _counted(step: Callable[[], None]) -> Cost:

@@ -70,8 +70,14 @@ def estimate(settings: Settings, backbone: Backbone, work: Work) -> list[Check]:
     learning = 3 * sum(p.nbytes for p in trained)
     backbone.to("meta")
     known = list(work.known)
-    fit = training_cost(backbone.train(), known, settings.data.batch_size) if trained and known else None
-    look = inference_cost(backbone.eval(), known)
+    try:
+        fit = training_cost(backbone.train(), known, settings.data.batch_size) if trained and known else None
+        look = inference_cost(backbone.eval(), known)
+    # a network that looks at the values (makes a picture of a slice, takes a z-score in its window) fails in
+    # its own way when there are none; an estimate that cannot be had stops nothing
+    except Exception:
+        why = f"not estimated: {backbone.card.name} cannot be run on tensors without values"
+        return [Check("memory", why), Check("time", why), _disk(settings, backbone.card, work, learning)]
     rate = None
     if look.heaviest is not None:
         rate = throughput(look.heaviest, device, lambda: autocast(settings.evaluation.precision, device))

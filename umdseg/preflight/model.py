@@ -14,7 +14,6 @@ from umdseg import adapters
 from umdseg.backbones import Card
 from umdseg.backbones.base import Backbone
 from umdseg.backbones.download import cached, page
-from umdseg.backbones.weights import load_weights
 from umdseg.config.schema import Settings
 from umdseg.data.verdict import Finding, Level
 from umdseg.errors import UserError
@@ -52,7 +51,10 @@ def weights(settings: Settings, card: Card) -> Check:
 def _published(settings: Settings, card: Card, terms: str) -> Check:
     told = card.weights
     if told.source is None and not told.file:
-        return Check("weights", "none: trained from a random start")
+        findings: tuple[Finding, ...] = ()
+        if settings.run.task == "evaluate":
+            findings = (Finding("warn", "random weights: scores mean nothing before training", "model.name"),)
+        return Check("weights", "none: trained from a random start", findings)
     if told.source is None:
         return Check("weights", "none", (Finding("refuse", "no weights are published", card.name, _OWN),))
     if told.source == "package":
@@ -118,7 +120,11 @@ def with_weights(settings: Settings, backbone: Backbone, terms: Check) -> Backbo
     """
     options, size = settings.model, sum(p.nbytes for p in backbone.parameters())
     at_hand = terms.level != "refuse" and options.weights != "random" and "downloaded" not in terms.numbers
-    return load_weights(backbone, options) if at_hand and size <= READ_BYTES else backbone
+    if not at_hand or size > READ_BYTES:
+        return backbone
+    # the factory knows where its weights lie: a file, a folder, the package, or nowhere (from scratch)
+    loaded: Backbone = resolve("model", options.name)(options)
+    return loaded.eval()
 
 
 def structures(settings: Settings, card: Card, names: Sequence[str], door: str) -> Check:
