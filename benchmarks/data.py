@@ -73,6 +73,7 @@ def make(folder: Path) -> None:
 
 def umdseg(folder: Path, subjects: int, workers: int) -> Iterator[int]:
     """Patches from the prepared cache; 0 once it is filled."""
+    from umdseg.backbones.card import Intensity
     from umdseg.data.datamodule import PairedDataModule
     from umdseg.data.preprocess import Preprocessing
     from umdseg.data.sources.manifest import ManifestOptions, ManifestSource
@@ -80,8 +81,7 @@ def umdseg(folder: Path, subjects: int, workers: int) -> Iterator[int]:
     serving: Any = {"batch_size": BATCH, "workers": workers, "augment": False, "patches_per_epoch": 100_000}
     files = {"manifest": str(folder / f"{subjects}.csv"), "cache_dir": str(folder / "umdseg")}
     options = ManifestOptions(modalities=["ct"], train_modalities={"ct": 1.0}, **files, **serving)
-    window = SimpleNamespace(kind="window", low=HU[0], high=HU[1])
-    card = Preprocessing((SPACING,) * 3, {"ct": window}, None, (WINDOW,) * 3)
+    card = Preprocessing((SPACING,) * 3, {"ct": Intensity("window", *HU)}, None, (WINDOW,) * 3)
     data = ManifestSource(options).load(0)
     module = PairedDataModule(data, options, card, (WINDOW,) * 3, list(data.structures), 0)
     module.prepare_data()

@@ -68,8 +68,15 @@ def test_a_subject_in_two_folders(root: Path) -> None:
     assert str(root / "imagesVa") in caught.value.where
 
 
-def test_a_root_some_levels_off_is_suggested(root: Path) -> None:
-    for given in (root.parent, root.parent.parent, root / "imagesTr"):
+def test_a_root_some_levels_off_is_suggested(root: Path, tmp_path: Path) -> None:
+    # two folders of its own above it: those of other tests hold the same data set
+    deep = root.rename(_made(tmp_path / "lab" / "data") / "amos22")
+    for given in (deep.parent, deep.parent.parent, deep / "imagesTr"):
         with pytest.raises(UserError, match="not in this folder") as caught:
             read(given)
-        assert caught.value.nearest == f"data.root={root}"
+        assert caught.value.nearest == f"data.root={deep}"
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
