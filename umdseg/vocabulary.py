@@ -58,6 +58,8 @@ class Subject:
         site: where it was scanned.
         dataset: name of its dataset.
         patient: the person, where several subjects (studies) are of one; empty means the subject itself.
+        annotated: structures its labels tell about, where that is not all of the dataset's; of the others
+            their zeros say nothing.
     """
 
     id: str
@@ -66,6 +68,7 @@ class Subject:
     site: str = ""
     dataset: str = ""
     patient: str = ""
+    annotated: tuple[str, ...] | None = None
 
     def reference(self, wanted: str = "ct") -> Modality:
         """The modality whose grid and label are the reference: the wanted one, else ct, else mr, else pet."""
@@ -116,6 +119,7 @@ class Batch:
         tracer: tracer or sequence, one per sample.
         structures: canonical names the label values stand for.
         asked: the structure each patch was drawn for and holds, "" where it was drawn anywhere.
+        annotated: (B, K) bool, whether the sample's label tells about each of `structures`; None = all do.
     """
 
     image: torch.Tensor
@@ -126,6 +130,7 @@ class Batch:
     tracer: list[str] = field(default_factory=list)
     structures: tuple[str, ...] = ()
     asked: list[str] = field(default_factory=list)
+    annotated: torch.Tensor | None = None
 
     def of(self, modality: str) -> Batch:
         """The samples of one modality."""
@@ -143,4 +148,5 @@ class Batch:
             [self.tracer[i] for i in which] if self.tracer else [],
             self.structures,
             [self.asked[i] for i in which] if self.asked else [],
+            None if self.annotated is None else self.annotated[which],
         )

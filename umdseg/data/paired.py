@@ -31,6 +31,7 @@ class PairedItem:
     subject: str
     tracer: dict[Modality, str]
     asked: str
+    annotated: torch.Tensor
 
 
 @dataclass
@@ -47,6 +48,7 @@ class PairedBatch:
         tracer: modality -> tracer or sequence, one per sample, "" where it is not known.
         structures: canonical names the label values stand for.
         asked: the structure each patch was drawn for and holds, "" where it was drawn anywhere.
+        annotated: (B, K) bool, whether the sample's label tells about each of `structures`.
     """
 
     image: dict[Modality, torch.Tensor]
@@ -57,6 +59,7 @@ class PairedBatch:
     tracer: dict[Modality, list[str]]
     structures: tuple[str, ...]
     asked: list[str]
+    annotated: torch.Tensor
 
 
 class PairedPatches(Draws[PairedItem]):
@@ -105,7 +108,8 @@ class PairedPatches(Draws[PairedItem]):
         present = torch.tensor([m in read for m in self.modalities])
         tracer = {m: (subject.scans[m].tracer_or_sequence or "") if m in read else "" for m in image}
         asked = self.name(value if held else None)
-        return PairedItem(image, present, label, affine, subject.id, tracer, asked)
+        told = self.annotated(subject)
+        return PairedItem(image, present, label, affine, subject.id, tracer, asked, told)
 
     def _window(
         self,
@@ -159,4 +163,5 @@ def collate_pairs(items: Sequence[PairedItem], structures: tuple[str, ...]) -> P
         tracer={m: [item.tracer[m] for item in items] for m in modalities},
         structures=structures,
         asked=[item.asked for item in items],
+        annotated=torch.stack([item.annotated for item in items]),
     )

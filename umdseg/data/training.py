@@ -32,6 +32,7 @@ class Item:
     subject: str
     tracer: str
     asked: str
+    annotated: torch.Tensor
 
 
 class Draws(Dataset[T], Generic[T]):
@@ -78,6 +79,11 @@ class Draws(Dataset[T], Generic[T]):
     def draw(self, index: int) -> T:
         """The sample of this number."""
 
+    def annotated(self, subject: Subject) -> torch.Tensor:
+        """(K,) bool: whether a subject's labels tell about each structure."""
+        told = subject.annotated
+        return torch.tensor([told is None or name in told for name in self.structures])
+
     def name(self, value: int | None) -> str:
         """The structure a label value stands for, "" for None."""
         return "" if value is None else self.structures[value - 1]
@@ -103,7 +109,8 @@ class PatchDataset(Draws[Item]):
         if self.options.augment:
             image = vary_intensity(image, rng)
         tracer = subject.scans[modality].tracer_or_sequence or ""
-        return Item(image, label, affine, modality, subject.id, tracer, self.name(value))
+        told = self.annotated(subject)
+        return Item(image, label, affine, modality, subject.id, tracer, self.name(value), told)
 
 
 def trainable(subject: Subject, weights: Mapping[str, float]) -> dict[Modality, float]:
@@ -123,4 +130,5 @@ def collate(items: Sequence[Item], structures: tuple[str, ...]) -> Batch:
         tracer=[item.tracer for item in items],
         structures=structures,
         asked=[item.asked for item in items],
+        annotated=torch.stack([item.annotated for item in items]),
     )

@@ -22,8 +22,8 @@ from umdseg.tasks.options import FitOptions
 from umdseg.vocabulary import Batch, Prompt
 
 CLICKED_PER_SAMPLE = 3
-# logits and targets (B, K, X, Y, Z)
-Part = tuple[torch.Tensor, torch.Tensor]
+# logits and targets (B, K, X, Y, Z), and (B, K) where the target is known (None: everywhere)
+Part = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
 
 
 class SegmentTask(LightningModule):
@@ -103,8 +103,9 @@ class SegmentTask(LightningModule):
             clicked = empty < len(batch.label)
         kind = "points" if clicked else "class"
         parts = self._parts(batch, rng, clicked)
-        losses = torch.stack([dice_ce(logits, target, self.options.ce_weight) for logits, target in parts])
-        share = torch.tensor([len(logits) for logits, _ in parts], device=losses.device)
+        weight = self.options.ce_weight
+        losses = torch.stack([dice_ce(logits, target, weight, told) for logits, target, told in parts])
+        share = torch.tensor([len(logits) for logits, *_ in parts], device=losses.device)
         loss = (losses * share).sum() / share.sum()
         if stage == "train" and not loss.requires_grad:
             raise UserError(
@@ -112,7 +113,7 @@ class SegmentTask(LightningModule):
                 where="fit.point_share / adapter",
                 expected="an adapter on the branch that is prompted",
             )
-        prompts = sum(logits.shape[1] for logits, _ in parts)
+        prompts = sum(logits.shape[1] for logits, *_ in parts)
         values: dict[str, Any] = {f"{stage}/loss": loss, f"{stage}/loss_{kind}": loss}
         values[f"{stage}/prompts"] = float(prompts)
         self.log_dict(values, batch_size=batch.image.shape[0], on_step=True, on_epoch=False)
@@ -142,7 +143,8 @@ class SegmentTask(LightningModule):
         if not known:
             raise UserError("a batch trains nothing: no structure of it is known to the model")
         logits = self.backbone.decode(features, [Prompt(batch.structures[i]) for i in known])
-        return [(logits, torch.cat([batch.label == i + 1 for i in known], dim=1))]
+        told = None if batch.annotated is None else batch.annotated[:, known]
+        return [(logits, torch.cat([batch.label == i + 1 for i in known], dim=1), told)]
 
     def _clicked(self, batch: Batch, features: Features, rng: np.random.Generator) -> list[Part]:
         """One (1, K, X, Y, Z) pair per sample; clicks differ between samples.
@@ -157,7 +159,7 @@ class SegmentTask(LightningModule):
             prompts = [self._clicks(one, value, rng) for value in values]
             if prompts:
                 target = torch.cat([one.label == value for value in values], dim=1)
-                parts.append((self.backbone.decode(own, prompts), target))
+                parts.append((self.backbone.decode(own, prompts), target, None))
             else:
                 parts += self._by_class(one, own, rng)
         return parts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,13 @@ _SIMULATE: dict[str, Callable[[int, NDArray[np.uint8], Grid, Scanner], NDArray[A
 }
 
 
-def render(seed: int, modality: str, scanner: Scanner, breathing_mm: float = 0.0) -> tuple[Volume, Volume]:
+def render(
+    seed: int,
+    modality: str,
+    scanner: Scanner,
+    breathing_mm: float = 0.0,
+    ids: Mapping[str, int] = STRUCTURES,
+) -> tuple[Volume, Volume]:
     """One scan of the subject with this seed.
 
     Args:
@@ -37,21 +43,22 @@ def render(seed: int, modality: str, scanner: Scanner, breathing_mm: float = 0.0
         breathing_mm: PET is averaged over free breathing while CT and MR are breath-held; the PET
             organs then lie this many millimetres higher at the diaphragm than its label says,
             because the label is the anatomy of the breath-hold, as in shared-mask data sets.
+        ids: structure -> id in the label map.
 
     Returns:
-        The image (HU | a.u. | SUV) and the label map (UMD order, 1-13) on the same grid.
+        The image (HU | a.u. | SUV) and the label map on the same grid.
     """
     grid = scanner.grid(modality)
     anatomy = Anatomy(seed)
     still = anatomy.paint(grid)
     moved = anatomy.paint(grid, Breathing(breathing_mm)) if breathing_mm and modality == "pet" else still
     image = _SIMULATE[modality](seed, moved, grid, scanner)
-    return Volume(image, grid), Volume(labels(still), grid)
+    return Volume(image, grid), Volume(labels(still, ids), grid)
 
 
-def labels(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Tissue codes -> structure ids (UMD order, 1-13; 0 elsewhere)."""
+def labels(codes: NDArray[np.uint8], ids: Mapping[str, int] = STRUCTURES) -> NDArray[np.uint8]:
+    """Tissue codes -> structure ids (by default UMD order, 1-13; 0 elsewhere)."""
     table = np.zeros(256, dtype=np.uint8)
     for structure, members in structure_codes().items():
-        table[members] = STRUCTURES[structure]
+        table[members] = ids[structure]
     return np.asarray(table[codes])

@@ -54,6 +54,8 @@ class PhantomOptions(DataOptions):
         copies: subjects per map: the first has the map's own anatomy, the others deformed ones.
         deform: strength of that deformation; 1 is a warp of 4 mm and 4 % in size (standard deviations).
         extent_mm: largest field of view along x, y and z; longer maps are cut at the feet.
+        procedural: with `labels`, so many training subjects more, of procedural anatomy; the dataset then
+            has the structures of both, and each subject's label tells about its own.
     """
 
     name: str = "phantom"
@@ -68,6 +70,7 @@ class PhantomOptions(DataOptions):
     copies: int = 1
     deform: float = 1.0
     extent_mm: list[float] = field(default_factory=_field_of_view)
+    procedural: int = 0
 
     def validate(self) -> None:
         """Refuse values that cannot work, and options of label maps without label maps.
@@ -78,14 +81,16 @@ class PhantomOptions(DataOptions):
         super().validate()
         if self.tracer not in TRACERS:
             raise unknown("tracer", self.tracer, TRACERS, where="data.tracer")
-        if self.copies < 1 or self.deform < 0:
-            given, where = f"copies={self.copies}, deform={self.deform}", "data.copies, data.deform"
-            raise UserError(f"{given} is out of range", where=where, expected="copies >= 1, deform >= 0")
+        if self.copies < 1 or self.deform < 0 or self.procedural < 0:
+            given = f"copies={self.copies}, deform={self.deform}, procedural={self.procedural}"
+            where, expected = "data.copies, data.deform, data.procedural", "copies >= 1, the others >= 0"
+            raise UserError(f"{given} is out of range", where=where, expected=expected)
         if len(self.extent_mm) != 3 or not min(self.extent_mm) >= 100:
             expected = "three lengths in mm, each 100 or more"
             raise UserError(f"{self.extent_mm} is no extent", where="data.extent_mm", expected=expected)
-        if self.labels is None and (self.label_ids or self.copies != 1 or self.tracer == "PSMA"):
-            what = "label_ids, copies and tracer=PSMA are for subjects on label maps"
+        more = bool(self.label_ids) or self.copies != 1 or self.procedural != 0
+        if self.labels is None and (more or self.tracer == "PSMA"):
+            what = "label_ids, copies, procedural and tracer=PSMA are for subjects on label maps"
             raise UserError(what, where="data.labels", expected="data.labels=DIR as well")
 
 
@@ -95,6 +100,7 @@ class _Task:
     subject: int
     modality: Modality
     breathing_mm: float
+    ids: tuple[tuple[str, int], ...] | None = None
 
 
 class PhantomSource(Source):
@@ -113,8 +119,9 @@ class PhantomSource(Source):
         """
         if self.options.labels is not None:
             maps, dataset = self._plan_maps(seed)
-            dataset = deal(dataset, self.options, seed)
+            also, dataset = self._with_more(deal(dataset, self.options, seed), seed)
             _render_all([task for task in maps if task.missing()], render_subject, "subject")
+            _render_all([task for task in also if not _done(task)], _render, "scan")
             return dataset
         tasks, dataset = self._plan(seed)
         dataset = deal(dataset, self.options, seed)
@@ -127,8 +134,9 @@ class PhantomSource(Source):
         Raises:
             UserError: as `load`.
         """
-        plan = self._plan if self.options.labels is None else self._plan_maps
-        return Listing(plan(seed)[1])
+        if self.options.labels is None:
+            return Listing(self._plan(seed)[1])
+        return Listing(self._with_more(self._plan_maps(seed)[1], seed)[1])
 
     def _plan(self, seed: int) -> tuple[list[_Task], PairedDataset]:
         train, test = self.options.train, self.options.test
@@ -165,15 +173,43 @@ class PhantomSource(Source):
         counts = {"train": options.train, "val": options.val, "test": options.test}
         root = cache_root(options.cache_dir) / "phantom"
         tasks, subjects = [], []
-        for split, paths in deal_maps(maps, seed, counts).items():
+        told = tuple(structures) if options.procedural else None
+        # the split is one for all seeds: weights pretrained on the training maps must not meet them again as
+        # test maps
+        for split, paths in deal_maps(maps, 0, counts).items():
             for path in paths:
                 for copy in range(options.copies):
                     task = self._map_task(root, seed, path, structures, copy)
                     tasks.append(task)
                     scans = {m: self._map_scan(task, m) for m in task.modalities}
                     name = stem(path) + (f"_copy{copy}" if copy else "")
-                    subjects.append(Subject(name, scans, split, "", "phantom", person(stem(path))))
+                    subjects.append(Subject(name, scans, split, "", "phantom", person(stem(path)), told))
         return tasks, PairedDataset("phantom", tuple(subjects), structures, root)
+
+    def _with_more(self, dataset: PairedDataset, seed: int) -> tuple[list[_Task], PairedDataset]:
+        """Procedural training subjects joined to those on maps, under the ids of both kinds' structures."""
+        if not self.options.procedural:
+            return [], dataset
+        from umdseg.data.phantom.subject import STRUCTURES
+
+        root = cache_root(self.options.cache_dir) / "phantom"
+        ids = dict(dataset.structures)
+        for name in STRUCTURES:
+            ids.setdefault(name, max(ids.values()) + 1)
+        own = {name: ids[name] for name in STRUCTURES}
+        place = root / sha256_value([self._key(), own])[:12]
+        tasks, subjects = [], []
+        for index in range(self.options.procedural):
+            number = derive(seed, "phantom", self.options.population, "train", index)
+            made = [
+                _Task(place / f"{number:016x}", number, m, self.options.breathing_mm, tuple(own.items()))
+                for m in self._modalities()
+            ]
+            tasks += made
+            scans = {task.modality: _scan(task) for task in made}
+            name = f"phantom_train_{index:03d}"
+            subjects.append(Subject(name, scans, "train", "", "phantom", annotated=tuple(own)))
+        return tasks, PairedDataset("phantom", (*dataset.subjects, *subjects), ids, root)
 
     def _map_task(self, root: Path, seed: int, path: Path, structures: dict[str, int], copy: int) -> MapTask:
         options, name = self.options, stem(path)
@@ -257,9 +293,10 @@ def _render_all(tasks: Sequence[Any], render: Callable[[Any], None], unit: str) 
 
 def _render(task: _Task) -> None:
     from umdseg.data.io.nifti import write_volume
-    from umdseg.data.phantom.subject import render
+    from umdseg.data.phantom.subject import STRUCTURES, render
 
-    image, label = render(task.subject, task.modality, _scanner(), task.breathing_mm)
+    ids = STRUCTURES if task.ids is None else dict(task.ids)
+    image, label = render(task.subject, task.modality, _scanner(), task.breathing_mm, ids)
     paths = _files(task)
     # the image last: a subject counts as rendered when both files are there
     write_volume(label, paths[1])
