@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
-
-@dataclass
-class FusionOptions:
-    """Options every fusion takes.
-
-    Attributes:
-        name: registered name.
-    """
-
-    name: str = "none"
+from umdseg.fusion.options import FusionOptions
 
 
 class NoFusion:

@@ -1,0 +1,272 @@
+"""The contract every fusion keeps: a backbone that takes any subset of a person's scans at once."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from umdseg.backbones.base import Backbone, Features
+from umdseg.errors import UserError
+from umdseg.fusion.options import FusionOptions
+from umdseg.fusion.presence import leads
+from umdseg.vocabulary import Origin, Prompt
+
+
+class Fused(Backbone):
+    """A backbone around a backbone: one channel per modality in, the same prompts and logits out.
+
+    Before anything is trained it answers as the plain backbone does on the *leading* scan: the reference
+    modality where the subject has it, else the next of its modalities. A modality that a sample lacks is
+    neither an error nor an image of zeros: nothing of it is computed, and what is learned for its absence
+    (nothing at first) takes its place.
+
+    The plain backbone, its adapter, card and learned structures are those of `inner`.
+
+    Args:
+        inner: the backbone; an adapter may be injected before or after.
+        options: of the fusion.
+        modalities: one input channel each, in this order.
+        reference: the modality that leads where it is there.
+
+    Attributes:
+        kind: registered name.
+        parts: everything the fusion trains.
+        given: the modalities that `encode` is handed; fewer than `modalities` in a part (see `part`).
+
+    Raises:
+        UserError: fewer than two modalities, or a backbone that cannot be fused this way.
+    """
+
+    kind: ClassVar[str]
+    Options: ClassVar[type[FusionOptions]] = FusionOptions
+    # several modalities go through the network in one pass
+    one_pass: ClassVar[bool] = False
+    default_lr: ClassVar[float] = 2e-3
+
+    parts: nn.Module
+
+    def __init__(
+        self, inner: Backbone, options: FusionOptions, modalities: Sequence[str], reference: str
+    ) -> None:
+        super().__init__()
+        self.inner, self.options = inner, options
+        self.modalities, self.given = tuple(modalities), tuple(modalities)
+        if len(self.modalities) < 2:
+            raise UserError(
+                f"fusion '{self.kind}' of {' and '.join(self.modalities) or 'nothing'}",
+                where="data.train_modalities",
+                expected="two or three modalities",
+            )
+        why = self.refusal(inner)
+        if why:
+            raise UserError(
+                f"fusion '{self.kind}' does not fit model {inner.card.name}: {why}",
+                where="fusion",
+                expected="fusion=none, or another fusion or model",
+            )
+        first = self.modalities.index(reference) if reference in self.modalities else 0
+        self.order = (first, *(i for i in range(len(self.modalities)) if i != first))
+        self.card = inner.card
+        self.random_weights, self.weights_sha256 = inner.random_weights, inner.weights_sha256
+        self.state_sha256 = inner.state_sha256
+        self._off = False
+        self._origin: Origin | None = None
+
+    @classmethod
+    def refusal(cls, inner: Backbone) -> str:
+        """Why a backbone cannot be fused this way, "" where it can."""
+        if inner.card.output == "mask":
+            return "it answers with finished masks"
+        if getattr(inner, "takes", ()) or len(getattr(inner, "channels", ())) > 1:
+            return "it takes several scans of one person already"
+        if isinstance(inner.net, nn.ModuleList):
+            return "it is several networks"
+        return ""
+
+    @abstractmethod
+    def fuse(
+        self, image: torch.Tensor, affine: torch.Tensor | None, present: torch.Tensor, lead: torch.Tensor
+    ) -> Features:
+        """Features of complete samples (B, M, X, Y, Z), `present` (B, M) and `lead` (B,)."""
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """The modalities that are given together; empty while the fusion is switched off."""
+        return () if self._off else self.given
+
+    def part(self, modalities: Sequence[str]) -> Fused:
+        """The same model where only these modalities are given; it shares every tensor with this one.
+
+        Raises:
+            UserError: none, or one that is not fused.
+        """
+        odd = [m for m in modalities if m not in self.modalities]
+        if odd or not modalities:
+            told = (
+                f"fusion of {' and '.join(self.modalities)} was given {' and '.join(modalities) or 'nothing'}"
+            )
+            raise UserError(told, expected=f"some of {', '.join(self.modalities)}")
+        other = copy.copy(self)
+        other.given = tuple(m for m in self.modalities if m in modalities)
+        return other
+
+    def encode(
+        self,
+        image: torch.Tensor,
+        affine: torch.Tensor | None = None,
+        present: torch.Tensor | None = None,
+    ) -> Features:
+        """Encode windows of the given modalities on one grid.
+
+        Args:
+            image: (B, len(given), X, Y, Z); what a sample lacks may hold anything.
+            affine: (B, 4, 4), of all modalities.
+            present: (B, len(given)) bool; None = all that is given.
+        """
+        if self._off:
+            return self.inner.encode(image, affine)
+        if image.shape[1] != len(self.given):
+            raise UserError(
+                f"{image.shape[1]} channels for fusion '{self.kind}'",
+                expected=f"one each of {', '.join(self.given)}",
+            )
+        if present is None:
+            present = torch.ones(image.shape[:2], dtype=torch.bool, device=image.device)
+        if self.given != self.modalities:
+            places = [self.modalities.index(name) for name in self.given]
+            whole = image.new_zeros(image.shape[0], len(self.modalities), *image.shape[2:])
+            whole[:, places] = image
+            there = present.new_zeros(present.shape[0], len(self.modalities))
+            there[:, places] = present
+            image, present = whole, there
+        return self.fuse(image, affine, present, leads(present, self.order))
+
+    def decode(self, features: Features, prompts: Sequence[Prompt]) -> torch.Tensor:
+        """Logits (B, K, X, Y, Z), as the inner backbone."""
+        return self.inner.decode(features, prompts)
+
+    def dense(self, features: Features) -> torch.Tensor:
+        """As the inner backbone's."""
+        return self.inner.dense(features)
+
+    def class_vectors(self, structures: Sequence[str]) -> torch.Tensor:
+        """As the inner backbone's."""
+        return self.inner.class_vectors(structures)
+
+    def class_logits(self, dense: torch.Tensor, structures: Sequence[str]) -> torch.Tensor:
+        """As the inner backbone's."""
+        return self.inner.class_logits(dense, structures)
+
+    def merge(
+        self, automatic: torch.Tensor, clicked: torch.Tensor, prompt: Prompt, affine: torch.Tensor
+    ) -> torch.Tensor:
+        """As the inner backbone's."""
+        return self.inner.merge(automatic, clicked, prompt, affine)
+
+    def check_prompts(self, prompts: Sequence[Prompt]) -> None:
+        """As the inner backbone's, where it has such a check."""
+        check: Any = getattr(self.inner, "check_prompts", None)
+        if check is not None:
+            check(prompts)
+
+    @property
+    def has_dense(self) -> bool:
+        """Whether whole-body inference may stitch `dense`."""
+        return self.inner.has_dense
+
+    def knows(self, structure: str) -> bool:
+        """As the inner backbone."""
+        return self.inner.knows(structure)
+
+    def index(self, structure: str) -> int:
+        """As the inner backbone."""
+        return self.inner.index(structure)
+
+    def add_structures(self, structures: Sequence[str]) -> dict[str, int]:
+        """As the inner backbone."""
+        return self.inner.add_structures(structures)
+
+    def forget_structures(self) -> None:
+        """As the inner backbone."""
+        self.inner.forget_structures()
+
+    def release(self) -> Backbone:
+        """Take the fusion off and return the plain backbone."""
+        return self.inner
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Inside the block this is the plain backbone, one scan at a time."""
+        before, self._off = self._off, True
+        try:
+            yield
+        finally:
+            self._off = before
+
+    @contextmanager
+    def routed(self, origin: Origin | str | None) -> Iterator[None]:
+        """Inside the block adapters are those of the modality at work and of the origin's tracer and site."""
+        if self._off:
+            with self.inner.routed(origin):
+                yield
+            return
+        before, self._origin = self._origin, None if origin is None else Origin.of(origin)
+        try:
+            yield
+        finally:
+            self._origin = before
+
+    @contextmanager
+    def of_modality(self, modality: str) -> Iterator[None]:
+        """Inside the block the inner backbone's adapter is the one for this modality."""
+        origin = replace(self._origin or Origin(modality), modality=modality)
+        with self.inner.routed(origin):
+            yield
+
+    def each(
+        self, image: torch.Tensor, affine: torch.Tensor | None, present: torch.Tensor
+    ) -> dict[int, tuple[torch.Tensor, Features]]:
+        """Features of every modality by itself: column -> (samples that have it, their features)."""
+        found = {}
+        for column, modality in enumerate(self.modalities):
+            rows = present[:, column].nonzero()[:, 0]
+            if not len(rows):
+                continue
+            own = None if affine is None else affine[rows.to(affine.device)]
+            with self.of_modality(modality):
+                found[column] = rows, self.inner.encode(image[rows, column : column + 1], own)
+        return found
+
+    @property
+    def net(self) -> nn.Module:  # type: ignore[override]
+        """The inner backbone's network."""
+        return self.inner.net
+
+    @net.setter
+    def net(self, net: nn.Module) -> None:
+        self.inner.net = net
+
+    @property
+    def adapter(self) -> Any:  # type: ignore[override]
+        """The inner backbone's adapter."""
+        return self.inner.adapter
+
+    @adapter.setter
+    def adapter(self, adapter: Any) -> None:
+        self.inner.adapter = adapter
+
+    @property
+    def new_structures(self) -> dict[str, int]:  # type: ignore[override]
+        """The inner backbone's learned structures."""
+        return self.inner.new_structures
+
+    @new_structures.setter
+    def new_structures(self, rows: dict[str, int]) -> None:
+        self.inner.new_structures = rows

@@ -1,0 +1,130 @@
+"""A fusion on disk: its tensors and what they belong to."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from umdseg import registry
+from umdseg.backbones.base import Backbone
+from umdseg.errors import UserError
+from umdseg.files import write_json
+from umdseg.fusion.base import Fused
+
+FILE, WEIGHTS = "umdseg_fusion.json", "fusion.safetensors"
+
+
+@dataclass(frozen=True)
+class FusionCard:
+    """The facts saved beside a fusion's weights.
+
+    Attributes:
+        kind: registered name.
+        base_model: registered name of the backbone.
+        base_sha256: `Backbone.state_sha256` of the backbone.
+        modalities: one input channel each, in this order.
+        reference: the modality that leads.
+        structures: those that late fusion weighs one by one.
+        options: of the fusion.
+        parameters: number of trained values.
+    """
+
+    kind: str
+    base_model: str
+    base_sha256: str | None
+    modalities: list[str]
+    reference: str
+    structures: list[str] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+    parameters: int = 0
+
+    @classmethod
+    def of(cls, fused: Fused) -> FusionCard:
+        """The card of a fusion."""
+        return cls(
+            kind=fused.kind,
+            base_model=fused.card.name,
+            base_sha256=fused.inner.state_sha256,
+            modalities=list(fused.modalities),
+            reference=fused.modalities[fused.order[0]],
+            structures=list(getattr(fused, "structures", ())),
+            options={k: v for k, v in asdict(fused.options).items() if k not in ("name", "path")},
+            parameters=sum(p.numel() for p in fused.parts.parameters()),
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> FusionCard:
+        """Read the card of a saved fusion.
+
+        Raises:
+            UserError: no such folder, no card in it, or a damaged one.
+        """
+        path = Path(folder) / FILE
+        if not path.is_file():
+            inner = Path(folder) / "fusion" / FILE
+            near = str(inner.parent) if inner.is_file() else None
+            raise UserError(
+                "no saved fusion there", where=folder, expected=f"a folder with {FILE}", nearest=near
+            )
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
+        except (ValueError, TypeError) as error:
+            raise UserError(f"the fusion's card is damaged: {error}", where=path) from error
+
+
+def save_fusion(fused: Fused, folder: Path) -> FusionCard:
+    """Write a fusion and its card into `folder`, whole or not at all."""
+    from safetensors.torch import save_file
+
+    card, folder = FusionCard.of(fused), Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        state = {k: v.detach().cpu().contiguous() for k, v in fused.parts.state_dict().items()}
+        save_file(state, temporary / WEIGHTS, metadata={"format": "pt"})
+        write_json(temporary / FILE, asdict(card))
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return card
+
+
+def load_fusion(folder: Path | str, backbone: Backbone, modalities: Sequence[str] | None = None) -> Fused:
+    """Wrap a backbone in the fusion saved in `folder`.
+
+    Args:
+        folder: as `save_fusion` wrote it.
+        backbone: plain or adapted, on the weights that the fusion was trained on.
+        modalities: None, or the modalities that must be among the fused ones.
+
+    Raises:
+        UserError: not a fusion, damaged, or made for another base (both named).
+    """
+    from umdseg.backbones.weights import load_strict, read_state
+
+    folder = Path(folder)
+    card = FusionCard.read(folder)
+    for what, own, given in (
+        ("model", card.base_model, backbone.card.name),
+        ("weights", card.base_sha256, backbone.state_sha256),
+    ):
+        if own != given:
+            raise UserError(f"the fusion was made for {what} {own}, not {given}", where=folder)
+    odd = [m for m in modalities or () if m not in card.modalities]
+    if odd:
+        told = ", ".join(card.modalities)
+        raise UserError(f"the fusion knows no modality '{odd[0]}'", where=folder, expected=f"some of {told}")
+    factory: type[Fused] = registry.resolve("fusion", card.kind)
+    options = factory.Options(name=card.kind, path=str(folder), **card.options)
+    more = {"structures": card.structures} if card.kind == "late" else {}
+    fused = factory(backbone, options, card.modalities, card.reference, **more)
+    load_strict(fused.parts, read_state(folder / WEIGHTS), where=folder / WEIGHTS)
+    return fused
