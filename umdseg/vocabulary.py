@@ -46,6 +46,26 @@ class Scan:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where an image comes from; what chooses among several adapters of one model.
+
+    Attributes:
+        modality: ct, pet or mr (or what a model calls several scans together); None where it is not known.
+        tracer: PET tracer ("FDG") or MR sequence ("T1"), empty where it is not known.
+        site: where it was scanned, empty where it is not known.
+    """
+
+    modality: str | None
+    tracer: str = ""
+    site: str = ""
+
+    @classmethod
+    def of(cls, given: Origin | str | None) -> Origin:
+        """An origin as it is; a bare modality as an origin of which no more is known."""
+        return given if isinstance(given, Origin) else cls(given)
+
+
+@dataclass(frozen=True)
 class Subject:
     """One person: scans by modality, all in one patient space (RAS+, millimetres).
 
@@ -74,6 +94,10 @@ class Subject:
         """The modality whose grid and label are the reference: the wanted one, else ct, else mr, else pet."""
         order: tuple[Modality, ...] = ("ct", "mr", "pet")
         return next(m for m in sorted(order, key=lambda m: m != wanted) if m in self.scans)
+
+    def origin(self, modality: Modality) -> Origin:
+        """Where one of its scans comes from."""
+        return Origin(modality, self.scans[modality].tracer_or_sequence or "", self.site)
 
     def other_images(self, modality: Modality) -> list[Path]:
         """Images of all scans but one; a label that the scan shares may lie on the grid of any of them."""
@@ -120,6 +144,7 @@ class Batch:
         structures: canonical names the label values stand for.
         asked: the structure each patch was drawn for and holds, "" where it was drawn anywhere.
         annotated: (B, K) bool, whether the sample's label tells about each of `structures`; None = all do.
+        site: where it was scanned, one per sample.
     """
 
     image: torch.Tensor
@@ -131,6 +156,14 @@ class Batch:
     structures: tuple[str, ...] = ()
     asked: list[str] = field(default_factory=list)
     annotated: torch.Tensor | None = None
+    site: list[str] = field(default_factory=list)
+
+    @property
+    def origins(self) -> list[Origin]:
+        """Where each sample comes from."""
+        blank = [""] * len(self.modality)
+        parts = zip(self.modality, self.tracer or blank, self.site or blank, strict=True)
+        return [Origin(*part) for part in parts]
 
     def of(self, modality: str) -> Batch:
         """The samples of one modality."""
@@ -149,4 +182,5 @@ class Batch:
             self.structures,
             [self.asked[i] for i in which] if self.asked else [],
             None if self.annotated is None else self.annotated[which],
+            [self.site[i] for i in which] if self.site else [],
         )

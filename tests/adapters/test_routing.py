@@ -136,7 +136,7 @@ def test_a_mixed_batch_trains_each_adapter_on_its_own_samples() -> None:
     move(backbone, 2)
     task = SegmentTask(backbone, adapter, FitOptions(point_share=0.0), ("liver",))
     mixed = batch(["pet", "mr", "pet"])
-    task._step(mixed, "train", 0).backward()  # type: ignore[no-untyped-call]
+    task._step(mixed, 0).backward()  # type: ignore[no-untyped-call]
     for name, share in (("pet", 2 / 3), ("mr", 1 / 3)):
         single, other = lora(routes=())
         mine = {k: p for k, p in backbone.named_parameters() if f".{name}." in k}
@@ -145,7 +145,7 @@ def test_a_mixed_batch_trains_each_adapter_on_its_own_samples() -> None:
             for key, parameter in alone.items():
                 parameter.copy_(mine[key.replace(".default.", f".{name}.")])
         task = SegmentTask(single, other, FitOptions(point_share=0.0), ("liver",))
-        task._step(mixed.of(name), "train", 0).backward()  # type: ignore[no-untyped-call]
+        task._step(mixed.of(name), 0).backward()  # type: ignore[no-untyped-call]
         for key, parameter in alone.items():
             got = mine[key.replace(".default.", f".{name}.")].grad
             if parameter.grad is None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from umdseg import registry
+from umdseg.adapters.matrix import BY_FOLDER, Traits
 from umdseg.backbones import Backbone
 from umdseg.backbones.precision import autocast
 from umdseg.errors import UserError
@@ -86,6 +87,12 @@ def test_the_listing_says_what_the_card_says(plain: Backbone, name: str) -> None
         assert listing.card.structures == plain.card.structures
         assert listing.card.intensity == plain.card.intensity
         assert listing.card.orientation == plain.card.orientation
+        # the matrix of adapters goes by these
+        assert Traits.of(listing.card) == Traits.of(plain.card)
+    elif listing.family in BY_FOLDER:
+        known = Traits.of(plain.card)
+        told = vars(BY_FOLDER[listing.family])
+        assert all(value in (None, getattr(known, key)) for key, value in told.items())
 
 
 def test_the_card_points_at_modules_that_exist(plain: Backbone) -> None:
@@ -98,6 +105,13 @@ def test_the_card_points_at_modules_that_exist(plain: Backbone) -> None:
             # peft 0.21 cannot merge LoRA on 1x1x1 convolutions
             assert tuple(module.kernel_size) != (1, 1, 1)
     assert isinstance(modules[plain.card.stem], torch.nn.Conv2d | torch.nn.Conv3d)
+    if plain.card.head:
+        last = [m for key, m in modules.items() if re.fullmatch(plain.card.head, key)]
+        assert last
+        assert all(isinstance(m, torch.nn.Conv3d | torch.nn.Linear) for m in last)
+    if plain.card.prompt_parameters:
+        names = [key for key, _ in plain.net.named_parameters()]
+        assert any(re.fullmatch(plain.card.prompt_parameters, key) for key in names)
     if plain.card.class_rows:
         rows: Any = modules[plain.card.class_rows]
         assert rows.num_embeddings > max(plain.card.new_rows)

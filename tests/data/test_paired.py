@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from umdseg.backbones.card import Intensity
+from umdseg.data.augment import AugmentationOptions
 from umdseg.data.datamodule import PairedDataModule
 from umdseg.data.paired import PairedBatch, PairedItem
 from umdseg.data.preprocess import Preprocessing
@@ -106,6 +107,31 @@ def test_a_landmark_falls_on_the_same_voxel_in_every_modality(module, reference:
         np.testing.assert_allclose(index, wanted, atol=0.5)
         assert item.asked == "liver"
     assert seen >= 3
+
+
+def test_misalignment_moves_images_by_millimetres_but_neither_the_reference_nor_the_label(module) -> None:
+    off = {"gamma": 0.0, "scale": 0.0, "shift": 0.0}
+    chosen = {"augment": True, "foreground": 1.0}
+    still = module({"A": MODALITIES}, augmentation=AugmentationOptions(**off), **chosen)
+    moved = module({"A": MODALITIES}, augmentation=AugmentationOptions(**off, misalign_mm=5.0), **chosen)
+    data, other = still.train_dataloader().dataset, moved.train_dataloader().dataset
+    shifts = []
+    for number in range(150):
+        item, drawn = data[number], other[number]
+        assert torch.equal(item.label, drawn.label)
+        assert torch.equal(item.image["ct"], drawn.image["ct"])
+        wanted = landmark(item)
+        if (wanted < 7).any() or (wanted > 12).any():
+            continue
+        shifts += [3.0 * (centre(drawn.image[m]) - wanted) for m in ("pet", "mr")]
+        if len(shifts) >= 6:
+            break
+    far = np.abs(shifts)
+    assert len(far) >= 4
+    assert far.max() < 5.6
+    assert far.max() > 1.5
+    # the two scans move each by itself
+    assert (np.abs(np.array(shifts[::2]) - shifts[1::2]).max(axis=1) > 1).any()
 
 
 def test_a_modality_that_is_lacking_is_zeros_and_not_present(module) -> None:

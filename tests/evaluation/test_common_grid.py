@@ -22,7 +22,7 @@ from umdseg.evaluation.cases import on_grid
 from umdseg.evaluation.protocol import evaluate
 from umdseg.evaluation.scans import read_scans, write_scans
 from umdseg.evaluation.targets import Truth
-from umdseg.vocabulary import UNITS, Scan, Subject
+from umdseg.vocabulary import UNITS, Origin, Scan, Subject
 
 STRUCTURES = {"liver": 3, "spleen": 1}
 # patient millimetres and radius; the spleen lies below the PET's field of view
@@ -84,7 +84,7 @@ def ball(monkeypatch: pytest.MonkeyPatch) -> Ball:
     def open_session(backbone: Ball, volume: Volume, modality: str, **_: object) -> SimpleNamespace:
         def scores(structures, grid=None):
             grid = grid or volume.grid
-            backbone.asked.append((modality, grid))
+            backbone.asked.append((Origin.of(modality).modality, grid))
             planes = [torch.from_numpy(-distance(grid, s, SHIFT).astype(np.float32)) for s in structures]
             yield slice(0, grid.shape[2]), torch.stack(planes)
 

@@ -25,7 +25,7 @@ from umdseg.evaluation.predictions import keep_predictions, median_subjects
 from umdseg.evaluation.protocol import evaluate
 from umdseg.evaluation.references import first_clicks, read_references
 from umdseg.evaluation.scans import SCANS, read_scans
-from umdseg.vocabulary import UNITS, Scan, Subject
+from umdseg.vocabulary import UNITS, Origin, Scan, Subject
 
 STRUCTURES = {"liver": 5, "tumour": 2}
 BOXES = {"liver": ((-30, -20, -20), (10, 20, 20)), "tumour": ((16, -8, -12), (32, 8, 4))}
@@ -84,7 +84,7 @@ class Session:
     def __init__(self, backbone: Reader, volume: Volume, modality: str) -> None:
         assert not backbone.training
         self.volume, self.native, self.prompts = volume, volume.grid, {}
-        keep = 1.0 if modality == "ct" else backbone.pet_share
+        keep = 1.0 if Origin.of(modality).modality == "ct" else backbone.pet_share
         self.seen = np.arange(volume.grid.shape[2]) < round(keep * volume.grid.shape[2])
 
     def prompt(self, prompts) -> None:

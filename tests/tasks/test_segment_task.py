@@ -146,7 +146,7 @@ def _prompted(task: SegmentTask, batch: Batch, steps: int, monkeypatch) -> list[
 
     monkeypatch.setattr(task.backbone, "decode", spy)
     for step in range(steps):
-        task.validation_step(batch, step)
+        task._step(batch, step)
     return seen
 
 

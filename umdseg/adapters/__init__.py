@@ -8,8 +8,12 @@ from dataclasses import fields
 from pathlib import Path
 
 from umdseg import registry
-from umdseg.adapters.base import Adapter, AdapterOptions
+from umdseg.adapters.base import Adapter, AdapterOptions, RoutedOptions
 from umdseg.adapters.card import AdapterCard, preprocessing_of
+
+# imported at once: as a lazy attribute it would be hidden by its own module of that name
+from umdseg.adapters.combine import combine
+from umdseg.adapters.merging import merged
 from umdseg.backbones.base import Backbone
 from umdseg.errors import UserError
 
@@ -17,10 +21,13 @@ __all__ = [
     "Adapter",
     "AdapterCard",
     "AdapterOptions",
+    "RoutedOptions",
     "build",
+    "combine",
     "disable",
     "load_adapter",
     "merge",
+    "merged",
     "unload",
 ]
 
@@ -64,7 +71,7 @@ def merge(backbone: Backbone, route: str | None = None) -> None:
 
     Args:
         backbone: the adapted model.
-        route: whose adapter (a modality), where there is one per modality.
+        route: whose adapter, where there is one per modality, tracer or site.
 
     Raises:
         UserError: there are several adapters, and `route` names none of them.

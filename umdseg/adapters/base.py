@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,8 +11,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from umdseg.adapters.card import AdapterCard
+from umdseg.adapters.matrix import check
+from umdseg.adapters.routes import Per, route_of
 from umdseg.backbones.base import Backbone
+from umdseg.backbones.weights import state_hash
 from umdseg.errors import UserError
+from umdseg.vocabulary import Origin
 
 
 @dataclass
@@ -27,6 +32,18 @@ class AdapterOptions:
     path: str | None = None
 
 
+@dataclass
+class RoutedOptions(AdapterOptions):
+    """Options of adapters of which a model can carry several.
+
+    Attributes:
+        per: modality, tracer or site: each that is trained on gets an adapter of its own, and scans of
+            others the base model. None = one adapter for all.
+    """
+
+    per: Per | None = None
+
+
 class Adapter(ABC):
     """One way of adapting a backbone.
 
@@ -34,11 +51,15 @@ class Adapter(ABC):
         method: registered name.
         Options: its option dataclass.
         default_lr: peak learning rate where the user gives none.
-        routes: what chooses among several adapters of one kind (modalities); empty = there is one.
+        needs: what a model must have for the method to go with it: fields of
+            `umdseg.adapters.matrix.Traits`.
+        routes: names of several adapters of one kind (modalities, tracers or sites, as
+            `umdseg.adapters.routes` spells them); empty = there is one.
     """
 
     method: ClassVar[str]
     default_lr: ClassVar[float] = 2e-3
+    needs: ClassVar[tuple[str, ...]] = ("logits",)
     Options: ClassVar[type[AdapterOptions]] = AdapterOptions
 
     def __init__(self, options: AdapterOptions) -> None:
@@ -47,6 +68,17 @@ class Adapter(ABC):
         self._route: str | None = None
         self._off = False
         self._base_parameters = 0
+        self._told: set[str] = set()
+
+    @property
+    def _several(self) -> str:
+        return {"modality": "modalities", "tracer": "tracers", "site": "sites"}[self.per or "modality"]
+
+    @property
+    def per(self) -> Per | None:
+        """What chooses among several adapters; None where there is one."""
+        chosen: Per | None = getattr(self.options, "per", None)
+        return chosen or ("modality" if self.routes else None)
 
     def inject(
         self,
@@ -62,14 +94,17 @@ class Adapter(ABC):
             backbone: the plain model.
             new_structures: learned structure -> class row, from `backbone.add_structures`;
                 None = all the backbone has been given.
-            routes: modalities that get an adapter each; empty = one adapter for all.
+            routes: modalities, tracers or sites that get an adapter each; empty = one adapter for all.
 
         Raises:
             UserError: the options do not fit the backbone.
         """
         if backbone.adapter is not None:
             raise ValueError(f"{backbone.card.name} already carries adapter '{backbone.adapter.method}'")
+        check(self.method, backbone, getattr(self.options, "targets", None))
         self.routes = tuple(routes)
+        if self.per and not self.routes:
+            raise UserError(f"no {self.per} to give an adapter to", where="adapter.per", expected="null")
         rows = dict(backbone.new_structures if new_structures is None else new_structures)
         self._learned = backbone.new_structures
         known = backbone.card.structures.values()
@@ -92,34 +127,58 @@ class Adapter(ABC):
         finally:
             backbone.new_structures, self._off = learned, off
 
-    @contextmanager
-    def routed(self, backbone: Backbone, modality: str | None) -> Iterator[None]:
-        """Inside the block the adapter of `modality` is at work; where it has none, the base model is.
-
-        Outside of any block the base model answers. Nothing changes where one adapter serves all
-        modalities, or inside `disable`.
+    def route(self, origin: Origin | str | None) -> str | None:
+        """The adapter that scans of this origin go through; None: the base model's, or there is one for all.
 
         Raises:
-            UserError: there are several adapters and no modality to choose by.
+            UserError: there are several adapters, and nothing at all is known to choose by.
+        """
+        origin, per = Origin.of(origin), self.per
+        if per is None or not self.routes:
+            return None
+        if origin.modality is None and not getattr(origin, per):
+            raise UserError(
+                f"the model has one adapter per {per}, and the image's is not known",
+                expected=f"{per}={'|'.join(self.routes)}, or another for the base model",
+            )
+        route = route_of(origin, per)
+        if route in self.routes:
+            return route
+        if per != "modality":
+            self._tell(f"{per} '{getattr(origin, per)}'" if getattr(origin, per) else f"no {per} stated")
+        return None
+
+    def _tell(self, found: str) -> None:
+        if found not in self._told:
+            self._told.add(found)
+            known = ", ".join(self.routes)
+            text = f"{found}: the base model answers (there are adapters for {known})"
+            print(text, file=sys.stderr, flush=True)
+
+    @contextmanager
+    def routed(self, backbone: Backbone, origin: Origin | str | None) -> Iterator[None]:
+        """Inside the block the adapter for scans of `origin` is at work; where there is none, the base is.
+
+        Outside of any block the base model answers. Nothing changes where one adapter serves all. Where
+        tracers or sites choose, one without an adapter is told once on standard error.
+
+        Raises:
+            UserError: there are several adapters and nothing to choose by.
         """
         if not self.routes or self._off:
             yield
             return
-        if modality is None:
-            raise UserError(
-                "the model has one adapter per modality, and the image's is not known",
-                expected=f"modality={'|'.join(self.routes)}, or another for the base model",
-            )
+        route = self.route(origin)
         before, learned = self._route, backbone.new_structures
-        self._route = modality
-        self._select(backbone, modality if modality in self.routes else None)
-        # a structure learned for one modality is unknown in another
-        backbone.new_structures = self._learned if modality in self.routes else {}
+        self._route = route
+        self._select(backbone, route)
+        # a structure learned for one route is unknown in another
+        backbone.new_structures = self._learned if route else {}
         try:
             yield
         finally:
             self._route, backbone.new_structures = before, learned
-            self._select(backbone, before if before in self.routes else None)
+            self._select(backbone, before)
 
     def merge(self, backbone: Backbone, route: str | None = None) -> None:
         """Fold the adapter into the base weights; what stays is the plain network.
@@ -133,11 +192,15 @@ class Adapter(ABC):
         """
         if self.routes and route not in self.routes:
             raise UserError(
-                "one network cannot hold the adapters of several modalities",
+                f"one network cannot hold the adapters of several {self._several}",
                 expected=f"one of {', '.join(self.routes)}",
             )
+        trained, _ = self.parameters(backbone)
         self._merge(backbone, route)
         backbone.adapter = None
+        if trained:
+            # folded weights are another base: what is trained on them does not load onto the old ones
+            backbone.state_sha256 = state_hash(backbone.net.state_dict())
         backbone.requires_grad_(False)
 
     def unload(self, backbone: Backbone) -> None:

@@ -33,11 +33,14 @@ class AdapterCard:
         structures: trained structure -> class index (groups of structures: None).
         new_structures: the learned ones among them -> class row.
         modalities: trained on.
-        routes: modalities with an adapter of their own; empty = one adapter for all.
+        per: modality, tracer or site where that chooses among several adapters, else empty.
+        routes: modalities, tracers or sites with an adapter of their own; empty = one adapter for all.
         preprocessing: spacing (mm) and window (voxels) of training.
         trainable: trained parameters.
         total: parameters of the base.
         versions: of the packages that matter for loading.
+        combined: how it was made of others (see `umdseg.adapters.combine`), empty where it was trained.
+        parts: those others: folder, weight, hash and modalities of each.
     """
 
     base_model: str
@@ -47,11 +50,14 @@ class AdapterCard:
     structures: dict[str, int | None] = field(default_factory=dict)
     new_structures: dict[str, int] = field(default_factory=dict)
     modalities: list[str] = field(default_factory=list)
+    per: str = ""
     routes: list[str] = field(default_factory=list)
     preprocessing: dict[str, Any] = field(default_factory=dict)
     trainable: int = 0
     total: int = 0
     versions: dict[str, str] = field(default_factory=dict)
+    combined: str = ""
+    parts: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def describe(
@@ -69,6 +75,7 @@ class AdapterCard:
             structures={name: None if name in card.groups else backbone.index(name) for name in structures},
             new_structures=dict(backbone.new_structures),
             modalities=list(modalities),
+            per=adapter.per or "",
             routes=list(adapter.routes),
             preprocessing=preprocessing_of(card),
             trainable=trainable,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from umdseg.adapters.base import AdapterOptions, RoutedOptions
+from umdseg.adapters.layers import Layer
 from umdseg.adapters.peft import PeftAdapter
 from umdseg.backbones.base import Backbone
 
@@ -14,9 +16,16 @@ class NoAdapter(PeftAdapter):
     """The frozen base; with new structures, one trained class row each (peft trainable tokens)."""
 
     method = "none"
+    needs: ClassVar[tuple[str, ...]] = ()
+    Options: ClassVar[type[AdapterOptions]] = RoutedOptions
 
-    def config(self, backbone: Backbone, rows: list[int]) -> Any:
+    def targets(self, backbone: Backbone) -> list[Layer]:
+        """None."""
+        return []
+
+    def config(self, backbone: Backbone, rows: list[int], targets: list[Layer], pattern: str) -> Any:
         """A `peft.TrainableTokensConfig`."""
+        del targets, pattern
         from peft import TrainableTokensConfig
 
         return TrainableTokensConfig(target_modules=[backbone.card.class_rows], token_indices=rows)

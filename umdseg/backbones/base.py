@@ -6,14 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
 
 from umdseg.backbones.card import Card
 from umdseg.data.geometry import Volume
-from umdseg.vocabulary import Prompt
+from umdseg.vocabulary import Origin, Prompt
 
 # logit of voxels nobody looked at (a probability of 5e-5): outside the scan, air, beyond a click's window
 BACKGROUND = -10.0
@@ -63,6 +63,20 @@ class Backbone(nn.Module, ABC):
     new_structures: dict[str, int]
     adapter: Any = None
 
+    @property
+    def training_window(self) -> tuple[int, int, int]:
+        """(X, Y, Z) voxels of a training patch: the card's window, unless an adapter looks further."""
+        return self.card.window
+
+    def train(self, mode: bool = True) -> Self:
+        """As usual, but frozen batch norm keeps its statistics: an adapter must not move the base."""
+        super().train(mode)
+        for module in self.modules():
+            own = module.parameters(recurse=False)
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and not any(p.requires_grad for p in own):
+                module.eval()
+        return self
+
     @abstractmethod
     def encode(self, image: torch.Tensor, affine: torch.Tensor | None = None) -> Features:
         """Encode windows.
@@ -101,6 +115,10 @@ class Backbone(nn.Module, ABC):
         """
         raise NotImplementedError(f"{self.card.name} takes no 'auto_point' prompts")
 
+    def stem_input(self, image: torch.Tensor) -> torch.Tensor:
+        """What of windows (B, M, X, Y, Z) the first convolution sees: what `encode` does to values before it."""
+        return image
+
     def convert(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """A published state dict (unwrapped, common prefixes stripped) under the network's own names.
 
@@ -109,27 +127,31 @@ class Backbone(nn.Module, ABC):
         """
         return state
 
-    def session(self, volume: Volume, modality: str, *, overlap: float | None, precision: str) -> Any:
+    def session(self, volume: Volume, origin: Origin | str, *, overlap: float | None, precision: str) -> Any:
         """A `VolumeSession` of the model's own, where it has a volume loop that windows cannot express.
 
         Args:
             volume: the scan as it is, in its units.
-            modality: ct, pet or mr.
+            origin: where it comes from; a modality (ct, pet or mr) says enough for models without
+                adapters per tracer or site.
             overlap: share by which windows overlap; None = as the authors do.
             precision: auto, fp32 or bf16.
 
         Returns:
             The session, or None: windows around `encode` and `decode` do (the rule).
         """
-        del volume, modality, overlap, precision
+        del volume, origin, overlap, precision
 
     @contextmanager
-    def routed(self, modality: str | None) -> Iterator[None]:
-        """Inside the block the model is the one for scans of `modality` (see `Adapter.routed`)."""
+    def routed(self, origin: Origin | str | None) -> Iterator[None]:
+        """Inside the block the model is the one for scans of `origin`, or of a modality.
+
+        See `Adapter.routed`.
+        """
         if self.adapter is None:
             yield
         else:
-            with self.adapter.routed(self, modality):
+            with self.adapter.routed(self, origin):
                 yield
 
     def class_logits(self, dense: torch.Tensor, structures: Sequence[str]) -> torch.Tensor:

@@ -109,6 +109,11 @@ class Card:
         overlap: share by which windows overlap when nothing else is asked, as the authors do.
         blending: weights of overlapping windows, as the authors blend.
         adapter_targets: regular expression of module names adapters go to.
+        head: regular expression of the names of the last layers, those that turn features into logits; empty
+            where the network has none of its own.
+        prompt_parameters: regular expression of the names of parameters that say what is asked for: the class
+            table, the embeddings of clicks and boxes; empty where there are none.
+        slicewise: the network sees the axial slices of a volume one by one.
         stem: name of the first convolution (for early fusion).
         citation: what to cite.
     """
@@ -136,6 +141,9 @@ class Card:
     output: Literal["sigmoid", "softmax", "mask"] = "sigmoid"
     overlap: float = 0.25
     blending: Literal["gaussian", "constant"] = "gaussian"
+    head: str = ""
+    prompt_parameters: str = ""
+    slicewise: bool = False
 
     def knows(self, structure: str) -> bool:
         """Whether the model has the structure, itself or as a group of structures it has."""

@@ -26,7 +26,7 @@ from umdseg.backbones.vista3d_points import inside
 from umdseg.backbones.weights import load_weights
 from umdseg.data.geometry import Volume
 from umdseg.errors import UserError
-from umdseg.vocabulary import Prompt
+from umdseg.vocabulary import Origin, Prompt
 
 
 @dataclass
@@ -135,6 +135,13 @@ class Sam3d(Backbone):
         scaled = torch.stack([standardised(sample) for sample in image.float()])
         return Features([self._part("image_encoder")(scaled)], affine, shape)
 
+    def stem_input(self, image: torch.Tensor) -> torch.Tensor:
+        """Every channel standardised by itself, as in `encode`."""
+        scaled = [
+            torch.cat([standardised(channel) for channel in sample[:, None]]) for sample in image.float()
+        ]
+        return torch.stack(scaled)
+
     def decode(self, features: Features, prompts: Sequence[Prompt]) -> torch.Tensor:
         """Logits (B, K, X, Y, Z), each prompt by itself."""
         self.check_prompts(prompts)
@@ -154,10 +161,10 @@ class Sam3d(Backbone):
                     expected=f"one of {', '.join(self.card.prompts)}",
                 )
 
-    def session(self, volume: Volume, modality: str, *, overlap: float | None, precision: str) -> Any:
+    def session(self, volume: Volume, origin: Origin | str, *, overlap: float | None, precision: str) -> Any:
         """Windows centred on clicks, padded beyond the scan, that grow where the answer does."""
         del overlap
-        return Sam3dSession(self, volume, modality, precision)
+        return Sam3dSession(self, volume, origin, precision)
 
     def refine(
         self, embedding: torch.Tensor, coords: torch.Tensor, signs: torch.Tensor, low: torch.Tensor | None

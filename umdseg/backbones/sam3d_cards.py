@@ -19,6 +19,9 @@ SEGANYPET_2 = (
 )
 # the attention of the image encoder's twelve blocks; the mask decoder keeps its weights
 ATTENTION = r"image_encoder\.blocks\.\d+\.attn\.(qkv|proj)"
+# of the four masks the decoder can give, the first is asked for
+HEAD = r"mask_decoder\.output_hypernetworks_mlps\.0\.layers\.2"
+CLICK_EMBEDDINGS = r"prompt_encoder\.(point_embeddings\.[01]|not_a_point_embed)\.weight"
 PARAMETERS = 100_509_232
 
 
@@ -78,6 +81,8 @@ def _card(name: str, weights: Weights, trained_on: tuple[Modality, ...], citatio
         prompts=("point", "clicks"),
         prompt_enters="decoder",
         adapter_targets=ATTENTION,
+        head=HEAD,
+        prompt_parameters=CLICK_EMBEDDINGS,
         stem="image_encoder.patch_embed.proj",
         citation=citation,
         overlap=0.5,

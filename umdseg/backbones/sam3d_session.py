@@ -16,7 +16,7 @@ from umdseg.backbones.vista3d_points import inside
 from umdseg.data.geometry import Grid, Volume, resample_slabs
 from umdseg.data.preprocess import Preprocessing, prepare_image
 from umdseg.progress import track
-from umdseg.vocabulary import Prompt
+from umdseg.vocabulary import Origin, Prompt
 
 if TYPE_CHECKING:
     from umdseg.backbones.sam3d import Sam3d
@@ -38,17 +38,17 @@ class Sam3dSession:
     Args:
         backbone: in eval mode.
         volume: the scan as it is, in its units.
-        modality: chooses among adapters.
+        origin: chooses among adapters.
         precision: auto, fp32, bf16.
     """
 
-    def __init__(self, backbone: Sam3d, volume: Volume, modality: str, precision: str) -> None:
+    def __init__(self, backbone: Sam3d, volume: Volume, origin: Origin | str, precision: str) -> None:
         card = backbone.card
         self.native = volume.grid
         numbers = Preprocessing(card.spacing, card.intensity, card.crop, (1, 1, 1), card.orientation)
-        prepared = prepare_image(volume, modality, numbers)
+        prepared = prepare_image(volume, str(Origin.of(origin).modality), numbers)
         self._backbone, self._image, self._grid = backbone, prepared.image, prepared.grid
-        self._modality, self._precision = modality, precision
+        self._origin, self._precision = Origin.of(origin), precision
         self._device = next(backbone.parameters()).device
         autocast(precision, self._device)
         self._history: list[dict[str, Prompt]] = [{}]
@@ -82,7 +82,7 @@ class Sam3dSession:
         asked = [self._history[-1].get(name, Prompt(name)) for name in structures]
         self._backbone.check_prompts(asked)
         target = grid or self.native
-        with self._backbone.routed(self._modality), autocast(self._precision, self._device):
+        with self._backbone.routed(self._origin), autocast(self._precision, self._device):
             windows = [self._windows(prompt) for prompt in asked]
         current = set(self._history[-1].values())
         self._found = {prompt: found for prompt, found in self._found.items() if prompt in current}

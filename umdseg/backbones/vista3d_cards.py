@@ -27,6 +27,15 @@ BLOCK_CONVOLUTIONS = (
     r"image_encoder\.(encoder\.layers|up_layers|up_layers_auto)\.\d+\.blocks\.\d+\.conv[12]"
     r"|class_head\.image_post_mapping\.\d+\.layer\.conv[12]\.conv"
 )
+# what makes the vectors that features are multiplied with: by class, by click
+CLASS_HEAD = r"class_head\.mlp\.3"
+HEADS = rf"{CLASS_HEAD}|point_head\.output_hypernetworks_mlps\.layers\.2"
+CLASS_EMBEDDINGS = r"class_head\.class_embeddings\.weight"
+# `not_a_point_embed` and the point head's own class table take no part in an answer
+PROMPT_EMBEDDINGS = (
+    rf"{CLASS_EMBEDDINGS}|point_head\.(point_embeddings\.[01]|special_class_embed|zeroshot_embed"
+    r"|supported_embed)\.weight"
+)
 
 
 def vista3d_card(bundle_parity: bool = False) -> Card:
@@ -64,6 +73,8 @@ def vista3d_card(bundle_parity: bool = False) -> Card:
         new_rows=NEW_ROWS,
         last_supported=LAST_SUPPORTED,
         adapter_targets=BLOCK_CONVOLUTIONS,
+        head=HEADS,
+        prompt_parameters=PROMPT_EMBEDDINGS,
         stem="image_encoder.encoder.conv_init",
         citation=CITATION,
         overlap=0.25,
@@ -100,6 +111,8 @@ def nv_segment_ctmr_card() -> Card:
         class_rows="class_head.class_embeddings",
         new_rows=NEW_ROWS_CTMR,
         adapter_targets=BLOCK_CONVOLUTIONS,
+        head=CLASS_HEAD,
+        prompt_parameters=CLASS_EMBEDDINGS,
         stem="image_encoder.encoder.conv_init",
         citation=CITATION,
         overlap=0.25,
@@ -131,6 +144,8 @@ def vista3d_tiny_card() -> Card:
         new_rows=NEW_ROWS,
         last_supported=LAST_SUPPORTED,
         adapter_targets=BLOCK_CONVOLUTIONS,
+        head=HEADS,
+        prompt_parameters=PROMPT_EMBEDDINGS,
         stem="image_encoder.encoder.conv_init",
         citation=CITATION,
     )

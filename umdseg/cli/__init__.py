@@ -18,6 +18,7 @@ DOORS = {
 # commands with a parser of their own: `umdseg.cli.<name>.main(arguments) -> exit status`
 COMMANDS = {
     "prepare": "DICOM or a public dataset -> images, labels and a manifest",
+    "combine": "average, add or subtract saved adapters",
     "check": "look over configuration, data, model and machine before a run",
 }
 
@@ -44,7 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "what", nargs="?", choices=[*KINDS, "structures"], help="one of them; all when left out"
     )
     listing.add_argument("name", nargs="?", help="with `models`: one model, its card in full")
-    listing.set_defaults(run=lambda given: show(given.what, given.name))
+    listing.add_argument(
+        "--matrix", action="store_true", help="with `adapters`: which method goes with which family of models"
+    )
+    listing.set_defaults(run=lambda given: show(given.what, given.name, matrix=given.matrix))
     report = commands.add_parser("report", help="write a run's report.html again from its case table")
     report.add_argument("folder", metavar="RUN", type=Path, help="run folder")
     report.set_defaults(run=lambda given: _report(given.folder))

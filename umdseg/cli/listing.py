@@ -34,16 +34,24 @@ COMMERCIAL = {True: "yes", False: "no", None: "unclear"}
 FROM_FOLDER = "as its folder says"
 
 
-def show(what: str | None, name: str | None = None) -> None:
+def show(what: str | None, name: str | None = None, *, matrix: bool = False) -> None:
     """Print the names of everything, of one kind, the table of models, or one model's card.
 
     Args:
         what: a key of `KINDS`, `structures`, or None for everything.
         name: of a model.
+        matrix: which method of adaptation goes with which family of models.
 
     Raises:
-        UserError: a name where none is taken, or of no model.
+        UserError: a name where none is taken, or of no model; a matrix of anything but adapters.
     """
+    if matrix:
+        if what != "adapters" or name is not None:
+            raise UserError("only adapters have a matrix", expected="umdseg list adapters --matrix")
+        from umdseg.adapters.matrix import table
+
+        print(table())
+        return
     if name is not None and what != "models":
         raise UserError("only models can be shown one by one", expected="umdseg list models NAME")
     if name is not None:

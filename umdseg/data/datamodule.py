@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -25,9 +26,10 @@ from umdseg.data.sampler import EpochSampler, StepsDone
 from umdseg.data.scans import ScanStore
 from umdseg.data.store import CachedScan
 from umdseg.data.training import Draws, Item, PatchDataset, collate, trainable
+from umdseg.data.validation import ValidationPatches, labelled
 from umdseg.errors import UserError, unknown
 from umdseg.progress import track
-from umdseg.vocabulary import MODALITIES, Millimetres, Modality, Subject
+from umdseg.vocabulary import MODALITIES, Millimetres, Modality, Origin, Subject
 
 T = TypeVar("T")
 
@@ -62,6 +64,7 @@ class PairedDataModule(LightningDataModule):
         self._allowed = list(dataset.structures.values())
         self.reference = Reference(options.reference, preprocessing.spacing)
         cache = PreparedCache(options.cache_dir, options.cache_gb)
+        self._places = 0
         self._scans = ScanStore(cache, preprocessing, self._ids, self._allowed)
 
     def _weights(self, given: Mapping[str, float]) -> dict[str, float]:
@@ -103,11 +106,34 @@ class PairedDataModule(LightningDataModule):
         found = {m for s in self.training_subjects() for m in self.training_modalities(s)}
         return [m for m in MODALITIES if m in found]
 
+    def target_modalities(self) -> list[Modality]:
+        """Modalities trained on beside the reference of the subject they are of; all, where there are none.
+
+        Raises:
+            UserError: as `training_subjects`.
+        """
+        subjects = self.training_subjects()
+        pairs = {m for s in subjects for m in self.training_modalities(s) if m != self.reference.modality(s)}
+        return [m for m in MODALITIES if m in pairs] or [
+            m for m in MODALITIES if m in self.trained_modalities()
+        ]
+
+    def training_origins(self) -> list[Origin]:
+        """Where the labelled training scans come from, modality by modality.
+
+        Raises:
+            UserError: as `training_subjects`.
+        """
+        subjects = self.training_subjects()
+        return [s.origin(m) for m in MODALITIES for s in subjects if m in self.training_modalities(s)]
+
     def prepare_data(self) -> None:
         """Fill the cache (one process of a node; the others find it filled)."""
         for text in self.untrained():
             print(text, file=sys.stderr, flush=True)
         scans = [(s, m) for s in self.training_subjects() for m in self._prepared(s)]
+        if self._places:
+            scans += [(s, m) for s in self.validation_subjects() for m in s.scans]
         for subject, modality in track(scans, "prepare scans", "scan"):
             findings = self.cached(subject, modality).findings
             heed(findings, subject.scans[modality], subject, self.options.bad_intensity)
@@ -138,10 +164,65 @@ class PairedDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Item] | DataLoader[PairedItem]:
         """Batches of patches; see `PatchDataset` and `PairedPatches` for what is drawn."""
-        drawn = (self.training_subjects(), self._scans, self.options, self.window, self.structures, self.seed)
+        options = self._balanced()
+        drawn = (self.training_subjects(), self._scans, options, self.window, self.structures, self.seed)
         if self.options.paired:
             return self._loader(PairedPatches(self._fused(), self.reference, *drawn), collate_pairs)
         return self._loader(PatchDataset(*drawn), collate)
+
+    def _balanced(self) -> DataOptions:
+        """Options whose structure weights say what `balance` asks for."""
+        if self.options.balance == "none":
+            return self.options
+        scans = ((s, m) for s in self.training_subjects() for m in self.training_modalities(s))
+        held = Counter(value for s, m in scans for value in self.cached(s, m).foreground)
+        given = self.options.structure_weights
+        weights = {
+            name: given.get(name, 1.0) / held[value]
+            for value, name in enumerate(self.structures, 1)
+            if held[value]
+        }
+        return replace(self.options, structure_weights=weights)
+
+    def validation_subjects(self) -> list[Subject]:
+        """Subjects of the split `val` with a labelled scan of a modality that is evaluated.
+
+        Raises:
+            UserError: there is nobody to validate on.
+        """
+        subjects = [s for s in self.dataset.subjects if s.split == "val"]
+        usable = [s for s in subjects if labelled(s, self.options.modalities)]
+        if not usable:
+            some = "with a labelled scan " if subjects else ""
+            raise UserError(
+                f"no subject of dataset '{self.dataset.name}' {some}is in split 'val'",
+                where="fit.validate_every",
+                expected="data.val_share=0.2, which sets training patients aside, subjects with split `val` "
+                "in the manifest, or fit.validate_every=0",
+            )
+        return sorted(usable, key=lambda s: s.id)
+
+    def validated(self, places: int) -> PairedDataModule:
+        """Let `val_dataloader` serve this many places of the validation subjects; returns itself."""
+        self._places = places
+        return self
+
+    def val_dataloader(self) -> DataLoader[Item] | list[object]:
+        """The same patches every time, every place in all modalities of its subject; see `validated`."""
+        if not self._places:
+            return []
+        patches = ValidationPatches(
+            self.reference,
+            self._places,
+            self.validation_subjects(),
+            self._scans,
+            self.options,
+            self.window,
+            self.structures,
+            self.seed,
+        )
+        # one by one: subjects may differ in how many modalities they have
+        return DataLoader(patches, batch_size=1, collate_fn=partial(collate, structures=self.structures))
 
     def _loader(self, patches: Draws[T], gather: Callable[..., object]) -> DataLoader[T]:
         return DataLoader(

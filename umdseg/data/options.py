@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from umdseg.data.augment import AugmentationOptions
 from umdseg.errors import UserError, unknown
 from umdseg.vocabulary import MODALITIES
 
 REFERENCES = (*MODALITIES, "card")
 BAD_INTENSITY = ("refuse", "warn")
+BALANCES = ("none", "scans")
 
 
 def _all_modalities() -> list[str]:
@@ -44,7 +46,11 @@ class DataOptions:
         cache_gb: gigabytes (1e9 bytes) that preprocessed scans may take there; beyond it those not used for
             the longest time are removed, but none that a running process uses. None = no limit.
         shots: train on the first n subjects of a seeded order only (smaller n are subsets of larger).
-        augment: small random intensity scale, shift and gamma in training.
+        augment: change training patches a little at random.
+        augmentation: how, and how far (see `umdseg.data.augment`).
+        balance: how structures share the patches placed on one: `none`, all that a scan holds alike; `scans`,
+            inversely to how many training scans hold them, so that rare ones are drawn as often as common
+            ones. `structure_weights` count on top.
         reference: whose grid first clicks, paired patches and common scores are on: ct, pet, mr (where a
             subject lacks it ct, mr, pet, in this order) or card (the model's spacing over the common field
             of view).
@@ -74,6 +80,8 @@ class DataOptions:
     cache_gb: float | None = None
     shots: int | None = None
     augment: bool = True
+    augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
+    balance: str = "none"
     reference: str = "ct"
     bad_intensity: str = "refuse"
     folds: int | None = None
@@ -95,7 +103,11 @@ class DataOptions:
             for modality in getattr(self, key):
                 if modality not in MODALITIES:
                     raise unknown("modality", modality, MODALITIES, where=f"data.{key}")
-        for key, choices in (("reference", REFERENCES), ("bad_intensity", BAD_INTENSITY)):
+        for key, choices in (
+            ("reference", REFERENCES),
+            ("bad_intensity", BAD_INTENSITY),
+            ("balance", BALANCES),
+        ):
             if getattr(self, key) not in choices:
                 raise unknown("choice", getattr(self, key), choices, where=f"data.{key}")
         _between("data.foreground", self.foreground, 0, 1)
@@ -108,6 +120,7 @@ class DataOptions:
         for structure, weight in self.structure_weights.items():
             _at_least(f"data.structure_weights.{structure}", weight, 0)
         _at_least("data.cache_gb", 0 if self.cache_gb is None else self.cache_gb, 0)
+        self.augmentation.validate()
         self.validate_split()
 
     def validate_split(self) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from umdseg.data.augment import vary_intensity
 from umdseg.data.fov import Reference
 from umdseg.data.geometry import Grid
 from umdseg.data.options import DataOptions
@@ -32,6 +31,7 @@ class PairedItem:
     tracer: dict[Modality, str]
     asked: str
     annotated: torch.Tensor
+    site: str = ""
 
 
 @dataclass
@@ -49,6 +49,7 @@ class PairedBatch:
         structures: canonical names the label values stand for.
         asked: the structure each patch was drawn for and holds, "" where it was drawn anywhere.
         annotated: (B, K) bool, whether the sample's label tells about each of `structures`.
+        site: where the subject was scanned, one per sample.
     """
 
     image: dict[Modality, torch.Tensor]
@@ -60,6 +61,7 @@ class PairedBatch:
     structures: tuple[str, ...]
     asked: list[str]
     annotated: torch.Tensor
+    site: list[str] = field(default_factory=list)
 
 
 class PairedPatches(Draws[PairedItem]):
@@ -99,17 +101,29 @@ class PairedPatches(Draws[PairedItem]):
         value = pick_value(scans[source], rng, self.options.foreground, self.weights)
         target = self._window(subject, scans, source, value, rng)
         read = {m: read_on(scan, target) for m, scan in scans.items()}
-        image = {m: read[m][0] if m in read else torch.zeros(1, *self.window) for m in self.modalities}
-        if self.options.augment:
-            image = {m: vary_intensity(part, rng) if m in read else part for m, part in image.items()}
         _, label, affine = read[source]
+        image = {m: torch.zeros(1, *self.window) for m in self.modalities}
+        for m in [m for m in self.modalities if m in read]:
+            part = self._misaligned(subject, scans[m], m, target, rng)
+            image[m] = self.augmented(read[m][0] if part is None else part, affine, m, rng)
         # on another lattice than its own a thin structure may miss every voxel
         held = value is not None and bool((label == value).any())
         present = torch.tensor([m in read for m in self.modalities])
         tracer = {m: (subject.scans[m].tracer_or_sequence or "") if m in read else "" for m in image}
         asked = self.name(value if held else None)
         told = self.annotated(subject)
-        return PairedItem(image, present, label, affine, subject.id, tracer, asked, told)
+        return PairedItem(image, present, label, affine, subject.id, tracer, asked, told, subject.site)
+
+    def _misaligned(
+        self, subject: Subject, scan: CachedScan, modality: Modality, target: Grid, rng: np.random.Generator
+    ) -> torch.Tensor | None:
+        """A scan read a few millimetres beside its place (1, X, Y, Z); None for the reference scan."""
+        most = self.options.augmentation.misalign_mm if self.options.augment else 0.0
+        if not most or modality == self.reference.modality(subject):
+            return None
+        affine = target.affine.copy()
+        affine[:3, 3] += rng.uniform(-most, most, 3)
+        return read_on(scan, Grid(target.shape, affine))[0]
 
     def _window(
         self,
@@ -121,15 +135,30 @@ class PairedPatches(Draws[PairedItem]):
     ) -> Grid:
         if subject.id not in self._grids:
             self._grids[subject.id] = lattice(subject, scans, self.reference)
-        grid, voxel = self._grids[subject.id], None
-        if value is not None:
-            rows = scans[source].foreground[value]
-            drawn = rows[[int(rng.integers(len(rows)))]].astype(np.float64)
-            world = scans[source].grid.to_world(drawn)
-            voxel = np.clip(np.round(grid.to_index(world)[0]), 0, np.array(grid.shape) - 1).astype(np.int32)
-        start = place(grid.shape, self.window, voxel, rng)
-        x, y, z = (first + size for first, size in zip(start, self.window, strict=True))
-        return grid.crop(start, (x, y, z))
+        return window_around(self._grids[subject.id], scans[source], self.window, value, rng)
+
+
+def window_around(
+    grid: Grid, source: CachedScan, window: Window, value: int | None, rng: np.random.Generator
+) -> Grid:
+    """A random window on a lattice that holds a structure of a scan.
+
+    Args:
+        grid: the lattice.
+        source: whose labelled voxels.
+        window: (X, Y, Z) voxels.
+        value: label value; None: anywhere on the lattice.
+        rng: decides everything.
+    """
+    voxel = None
+    if value is not None:
+        rows = source.foreground[value]
+        drawn = rows[[int(rng.integers(len(rows)))]].astype(np.float64)
+        world = source.grid.to_world(drawn)
+        voxel = np.clip(np.round(grid.to_index(world)[0]), 0, np.array(grid.shape) - 1).astype(np.int32)
+    start = place(grid.shape, window, voxel, rng)
+    x, y, z = (first + size for first, size in zip(start, window, strict=True))
+    return grid.crop(start, (x, y, z))
 
 
 def lattice(subject: Subject, scans: Mapping[Modality, CachedScan], reference: Reference) -> Grid:
@@ -164,4 +193,5 @@ def collate_pairs(items: Sequence[PairedItem], structures: tuple[str, ...]) -> P
         structures=structures,
         asked=[item.asked for item in items],
         annotated=torch.stack([item.annotated for item in items]),
+        site=[item.site for item in items],
     )

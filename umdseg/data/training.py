@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from umdseg.data.augment import vary_intensity
+from umdseg.data.augment import augment
 from umdseg.data.options import DataOptions
 from umdseg.data.patches import Window, pick_value, sample
 from umdseg.data.scans import READ_ERRORS, ScanStore
@@ -33,6 +33,7 @@ class Item:
     tracer: str
     asked: str
     annotated: torch.Tensor
+    site: str = ""
 
 
 class Draws(Dataset[T], Generic[T]):
@@ -79,6 +80,15 @@ class Draws(Dataset[T], Generic[T]):
     def draw(self, index: int) -> T:
         """The sample of this number."""
 
+    def augmented(
+        self, image: torch.Tensor, affine: torch.Tensor, modality: Modality, rng: np.random.Generator
+    ) -> torch.Tensor:
+        """A patch (1, X, Y, Z) as the options change it."""
+        if not self.options.augment:
+            return image
+        scale = self.scans.preprocessing.intensity[modality]
+        return augment(image, affine, modality, scale, self.options.augmentation, rng)
+
     def annotated(self, subject: Subject) -> torch.Tensor:
         """(K,) bool: whether a subject's labels tell about each structure."""
         told = subject.annotated
@@ -106,11 +116,10 @@ class PatchDataset(Draws[Item]):
         scan = self.scans.get(subject, modality)
         value = pick_value(scan, rng, self.options.foreground, self.weights)
         image, label, affine = sample(scan, self.window, rng, value)
-        if self.options.augment:
-            image = vary_intensity(image, rng)
+        image = self.augmented(image, affine, modality, rng)
         tracer = subject.scans[modality].tracer_or_sequence or ""
         told = self.annotated(subject)
-        return Item(image, label, affine, modality, subject.id, tracer, self.name(value), told)
+        return Item(image, label, affine, modality, subject.id, tracer, self.name(value), told, subject.site)
 
 
 def trainable(subject: Subject, weights: Mapping[str, float]) -> dict[Modality, float]:
@@ -131,4 +140,5 @@ def collate(items: Sequence[Item], structures: tuple[str, ...]) -> Batch:
         structures=structures,
         asked=[item.asked for item in items],
         annotated=torch.stack([item.annotated for item in items]),
+        site=[item.site for item in items],
     )

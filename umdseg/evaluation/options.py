@@ -29,6 +29,8 @@ class EvaluationOptions:
             pet_threshold_41).
         save_predictions: keep the predictions of every subject, not only of the pictured ones.
         overlay_subjects: subjects pictured in the report.
+        old_structures: after training, score the dataset's structures that the model knows and that
+            data.structures leaves out, before and after, too: what was forgotten of them.
         score_grids: `label` scores on each label's grid; `common` beside it on the subject's reference grid
             within the field of view that all its scored scans share, so that a tolerance means the same in
             all.
@@ -44,6 +46,7 @@ class EvaluationOptions:
     baselines: list[str] = field(default_factory=list)
     save_predictions: bool = False
     overlay_subjects: int = 1
+    old_structures: bool = True
     score_grids: list[str] = field(default_factory=lambda: list(SCORE_GRIDS))
 
     def validate(self) -> None:

@@ -26,7 +26,7 @@ from umdseg.evaluation.references import Click, DrawnBox
 from umdseg.evaluation.rows import unscored
 from umdseg.evaluation.targets import Target
 from umdseg.registry import resolve
-from umdseg.vocabulary import Modality, Prompt, PromptKind, Subject
+from umdseg.vocabulary import Modality, Origin, Prompt, PromptKind, Subject
 
 if TYPE_CHECKING:
     from umdseg.inference import VolumeSession
@@ -64,6 +64,11 @@ class Case:
     boxes: Mapping[str, DrawnBox] = field(default_factory=dict)
 
     @property
+    def origin(self) -> Origin:
+        """What chooses among several adapters."""
+        return self.subject.origin(self.modality)
+
+    @property
     def labelled(self) -> bool:
         """Whether there is anything to score against."""
         return self.targets[0].truth is not None
@@ -98,8 +103,8 @@ def scan_rows(task: Task, case: Case) -> list[dict[str, Any]]:
 
     A scan without a label is predicted only to be saved.
     """
-    # a structure learned for one modality is unknown in another
-    with task.backbone.routed(case.modality):
+    # a structure learned for one modality (tracer, site) is unknown in another
+    with task.backbone.routed(case.origin):
         return _scan_rows(task, case)
 
 
@@ -109,7 +114,7 @@ def _scan_rows(task: Task, case: Case) -> list[dict[str, Any]]:
     if case.labelled or task.save_to is not None:
         options = task.options
         session = inference.open(
-            task.backbone, case.image, case.modality, overlap=options.overlap, precision=options.precision
+            task.backbone, case.image, case.origin, overlap=options.overlap, precision=options.precision
         )
     for kind in task.prompts:
         found: list[dict[str, Any]] = []

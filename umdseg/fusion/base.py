@@ -245,7 +245,7 @@ class Fused(Backbone):
         return found
 
     @property
-    def net(self) -> nn.Module:  # type: ignore[override]
+    def net(self) -> nn.Module:
         """The inner backbone's network."""
         return self.inner.net
 
@@ -254,7 +254,7 @@ class Fused(Backbone):
         self.inner.net = net
 
     @property
-    def adapter(self) -> Any:  # type: ignore[override]
+    def adapter(self) -> Any:
         """The inner backbone's adapter."""
         return self.inner.adapter
 
@@ -263,7 +263,7 @@ class Fused(Backbone):
         self.inner.adapter = adapter
 
     @property
-    def new_structures(self) -> dict[str, int]:  # type: ignore[override]
+    def new_structures(self) -> dict[str, int]:
         """The inner backbone's learned structures."""
         return self.inner.new_structures
 

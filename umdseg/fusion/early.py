@@ -46,9 +46,10 @@ class Stem(nn.Module):
             "padding_mode": base.padding_mode,
             "bias": False,
         }
-        self.added = nn.ModuleList(kind(1, base.out_channels, **arguments) for _ in range(count))
-        for module in self.added:
+        added = [kind(1, base.out_channels, **arguments) for _ in range(count)]
+        for module in added:
             nn.init.zeros_(module.weight)
+        self.added = nn.ModuleList(added)
         self.absent = nn.Parameter(torch.zeros(count, base.out_channels))
 
     def forward(self, image: torch.Tensor, enters: torch.Tensor, present: torch.Tensor) -> torch.Tensor:

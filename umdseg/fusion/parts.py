@@ -64,7 +64,7 @@ def by_lead(fused: Fused, features: Features, run: Callable[[Features], torch.Te
         run: features -> (B, ...).
     """
     routes = fused.inner.adapter.routes if fused.inner.adapter is not None else ()
-    columns = features.lead.unique().tolist() if isinstance(features, PartedFeatures) else []
+    columns = sorted(set(features.lead.tolist())) if isinstance(features, PartedFeatures) else []
     if not routes or not columns:
         return run(features)
     if len(columns) == 1:

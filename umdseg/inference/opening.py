@@ -16,13 +16,13 @@ from umdseg.errors import UserError
 from umdseg.inference.preprocessing import check_window, preprocessing
 from umdseg.inference.session import VolumeSession
 from umdseg.inference.window import WindowSession
-from umdseg.vocabulary import MODALITIES, Scan
+from umdseg.vocabulary import MODALITIES, Origin, Scan
 
 
 def open(
     backbone: Backbone,
     scan: Scan | Volume | Path | str,
-    modality: str | None = None,
+    modality: Origin | str | None = None,
     window: Sequence[int] | int | None = None,
     overlap: float | None = None,
     precision: str = "auto",
@@ -33,7 +33,8 @@ def open(
     Args:
         backbone: model in eval mode.
         scan: a Scan, a Volume in the scan's units, or a NIfTI file.
-        modality: ct, pet or mr; known already for a Scan.
+        modality: ct, pet or mr, or an `Origin`, which adds tracer and site where adapters are chosen by
+            those; a Scan states modality and tracer itself.
         window: voxels of one network pass; None = the card's (normalisation depends on it).
         overlap: share by which sliding windows overlap; None = the card's.
         precision: auto, fp32, bf16.
@@ -42,9 +43,8 @@ def open(
     Raises:
         UserError: unreadable file, modality not given or unknown to the card, unsuitable window.
     """
-    if isinstance(scan, Scan):
-        modality = modality or scan.modality
-    if modality is None:
+    origin = _origin(scan, modality)
+    if origin.modality is None:
         raise UserError("the modality of the image is not known", expected=f"modality={'|'.join(MODALITIES)}")
     edges = check_window(backbone.card, window)
     if isinstance(scan, Scan):
@@ -53,22 +53,33 @@ def open(
         volume = scan if isinstance(scan, Volume) else read_image(scan)
     if overlap is not None:
         check_overlap(overlap)
-    own: VolumeSession | None = backbone.session(volume, modality, overlap=overlap, precision=precision)
+    own: VolumeSession | None = backbone.session(volume, origin, overlap=overlap, precision=precision)
     if own is not None:
         return own
     overlap = backbone.card.overlap if overlap is None else overlap
-    prepared = prepare_image(volume, modality, preprocessing(backbone.card, edges))
+    prepared = prepare_image(volume, origin.modality, preprocessing(backbone.card, edges))
     return WindowSession(
         backbone,
         prepared.image,
         prepared.grid,
         volume.grid,
-        modality=modality,
+        modality=origin,
         window=edges,
         overlap=overlap,
         precision=precision,
         skip_air=skip_air,
     )
+
+
+def _origin(scan: object, given: Origin | str | None) -> Origin:
+    """What is given counts before what the scan states; a bare modality does not hide the scan's tracer."""
+    if not isinstance(scan, Scan):
+        return Origin.of(given)
+    if isinstance(given, Origin):
+        return Origin(
+            given.modality or scan.modality, given.tracer or scan.tracer_or_sequence or "", given.site
+        )
+    return Origin(given or scan.modality, scan.tracer_or_sequence or "")
 
 
 def open_tensor(
@@ -79,7 +90,7 @@ def open_tensor(
     precision: str = "auto",
     skip_air: bool = True,
     grid: Grid | None = None,
-    modality: str | None = None,
+    modality: Origin | str | None = None,
 ) -> VolumeSession:
     """Open a session on an already preprocessed tensor (1, 1, X, Y, Z).
 

@@ -13,7 +13,7 @@ from umdseg.backbones.base import Backbone
 from umdseg.data.geometry import Grid, Volume
 from umdseg.inference.opening import open, open_tensor
 from umdseg.inference.session import VolumeSession
-from umdseg.vocabulary import Scan
+from umdseg.vocabulary import Origin, Scan
 
 
 def label_map(
@@ -41,7 +41,7 @@ def segment(
     image: torch.Tensor | Scan | Volume | Path | str,
     structures: Sequence[str],
     *,
-    modality: str | None = None,
+    modality: Origin | str | None = None,
     window: Sequence[int] | int | None = None,
     overlap: float | None = None,
     precision: str = "auto",
@@ -54,7 +54,7 @@ def segment(
         image: a NIfTI path, Scan or Volume gets the card's preprocessing; a tensor (1, 1, X, Y, Z) is
             taken as already preprocessed.
         structures: canonical names.
-        modality: ct, pet or mr, where the image does not say.
+        modality: ct, pet or mr, where the image does not say; or an `Origin` with tracer and site.
         window: voxels of one network pass; None = the card's.
         overlap: share by which windows overlap; None = the card's.
         precision: auto, fp32, bf16.

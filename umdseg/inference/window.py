@@ -15,7 +15,7 @@ from umdseg.inference.clicks import ClickWindows
 from umdseg.inference.precision import autocast
 from umdseg.inference.sampling import sample
 from umdseg.inference.stitch import Place, Shape, importance, stitch
-from umdseg.vocabulary import Prompt
+from umdseg.vocabulary import Origin, Prompt
 
 # numbers per output slab
 SLAB_NUMBERS = 1 << 26
@@ -31,7 +31,7 @@ class WindowSession:
         image: (1, X, Y, Z) preprocessed, at least one window large.
         grid: place of `image`.
         native: the scan's own grid.
-        modality: of the scan; chooses among the adapters where there is one per modality.
+        modality: of the scan, or its whole origin; chooses among adapters where there are several.
         window: voxels of one pass.
         overlap: share by which sliding windows overlap.
         precision: auto, fp32, bf16.
@@ -45,7 +45,7 @@ class WindowSession:
         grid: Grid,
         native: Grid,
         *,
-        modality: str | None = None,
+        modality: Origin | str | None = None,
         window: Shape,
         overlap: float = 0.25,
         precision: str = "auto",
@@ -54,7 +54,7 @@ class WindowSession:
         self.native = native
         self._backbone, self._image, self._grid = backbone, image, grid
         self._window, self._overlap, self._skip_air = window, overlap, skip_air
-        self._precision, self._modality = precision, modality
+        self._precision, self._origin = precision, Origin.of(modality)
         self._device = next(backbone.parameters(), image).device
         self._autocast()
         self._history: list[dict[str, Prompt]] = [{}]
@@ -78,7 +78,7 @@ class WindowSession:
         """Logits resampled linearly to `grid` (None: the scan's own) as (z slice, (K, X, Y, dz))."""
         target = grid or self.native
         asked = [self._history[-1].get(name, Prompt(name)) for name in structures]
-        with self._backbone.routed(self._modality):
+        with self._backbone.routed(self._origin):
             by_class = tuple(dict.fromkeys(p.structure for p in asked if self._has_class(p)))
             classes = self._classes.sampler(by_class) if by_class else None
             for prompt in asked:
@@ -144,7 +144,7 @@ class WindowSession:
 
     def _stitch(self, predict: Callable[[torch.Tensor, Place], torch.Tensor]) -> torch.Tensor:
         card = self._backbone.card
-        scale = next((i for m, i in card.intensity.items() if m == self._modality), None)
+        scale = next((i for m, i in card.intensity.items() if m == self._origin.modality), None)
         # a preprocessed tensor of unknown modality is on the scale that all of the card's modalities share
         scale = scale or next(iter(card.intensity.values()))
         air = scale.air if self._skip_air else None

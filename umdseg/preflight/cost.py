@@ -138,7 +138,7 @@ def throughput(
 
 
 def _window(backbone: Backbone, batch: int) -> torch.Tensor:
-    return torch.empty(batch, 1, *backbone.card.window, device="meta")
+    return torch.empty(batch, 1, *backbone.training_window, device="meta")
 
 
 def _forward(backbone: Backbone, names: list[str], batch: int) -> torch.Tensor:

@@ -88,6 +88,9 @@ def result_table(cases: pd.DataFrame, result: Mapping[str, Any], prompt: str, me
         cells = [_cell(result, kind, when, m, prompt, metric) for m in modalities]
         if any(cell != MISSING for cell in cells):
             table.add_row(name, *cells)
+    lost = [_lost(result, m, prompt, metric) for m in modalities]
+    if any(cell != MISSING for cell in lost):
+        table.add_row("forgetting, old structures", *lost)
     for baseline in (b for b in BASELINES if (rows["model"] == b).any()):
         means = [_mean(summary, model=baseline, prompt=prompt, modality=m) for m in modalities]
         table.add_row(baseline, *means, style="dim")
@@ -112,6 +115,12 @@ def _cell(result: Mapping[str, Any], kind: str, stage: str, modality: str, promp
         result[kind], reference=found[0], target=found[1], metric=metric, prompt=prompt, stage=stage
     )
     return with_interval(entry, "gap" if kind == "gaps" else "value")
+
+
+def _lost(result: Mapping[str, Any], modality: str, prompt: str, metric: str) -> str:
+    """What a modality lost of the structures that were not trained."""
+    entries = result.get("old_structures", {}).get("forgetting", [])
+    return with_interval(select(entries, modality=modality, prompt=prompt, metric=metric), "value")
 
 
 def _mean(summary: pd.DataFrame, **wanted: str) -> str:

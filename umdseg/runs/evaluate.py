@@ -63,8 +63,15 @@ def zero_shot(job: Job) -> pd.DataFrame:
     return cases
 
 
-def scored(job: Job, stage: str, adapter: str) -> pd.DataFrame:
-    """Score the job's backbone on its subjects, on the device that the trainer section names."""
+def scored(job: Job, stage: str, adapter: str, keep: bool = True) -> pd.DataFrame:
+    """Score the job's backbone on its subjects, on the device that the trainer section names.
+
+    Args:
+        job: backbone, subjects, structures.
+        stage: of the rows.
+        adapter: name for the rows.
+        keep: write predictions and scans.csv into the run folder.
+    """
     settings, backbone = job.settings, job.backbone
     backbone.to(device_of(settings.trainer.accelerator))
     return evaluate(
@@ -76,8 +83,8 @@ def scored(job: Job, stage: str, adapter: str) -> pd.DataFrame:
         model=settings.model.name,
         adapter=adapter,
         fusion=settings.fusion.name,
-        save_to=job.path / "predictions",
-        scans_to=job.path / SCANS,
+        save_to=job.path / "predictions" if keep else None,
+        scans_to=job.path / SCANS if keep else None,
         bad_intensity=settings.data.bad_intensity,
         **job.asked,
     )

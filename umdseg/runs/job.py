@@ -18,6 +18,7 @@ from umdseg.config.schema import COMPONENTS, FIXED, Settings
 from umdseg.data.dataset import PairedDataset
 from umdseg.data.fov import Reference
 from umdseg.evaluation.cases import merge, write_cases
+from umdseg.evaluation.forgotten import forgotten
 from umdseg.evaluation.gap import gap
 from umdseg.evaluation.predictions import keep_predictions, median_subjects
 from umdseg.files import write_json
@@ -162,14 +163,20 @@ class Job:
             write_cases(merge([cases]), self.path)
 
     def finish(
-        self, cases: pd.DataFrame, parameters: tuple[int, int], routes: Sequence[str] = (), **facts: Any
+        self,
+        cases: pd.DataFrame,
+        parameters: tuple[int, int],
+        routes: Sequence[str] = (),
+        old: pd.DataFrame | None = None,
+        **facts: Any,
     ) -> None:
         """Write case table, gap.json and report, print the table, and mark the run complete.
 
         Args:
             cases: all rows.
             parameters: trainable and total number.
-            routes: modalities with an adapter of their own.
+            routes: modalities, tracers or sites with an adapter of their own.
+            old: rows of structures that were not trained, for what was forgotten.
             facts: further entries of the provenance.
         """
         from umdseg.report import build_report, print_result
@@ -181,6 +188,8 @@ class Job:
         result["adapter"] = {"trainable": parameters[0], "total": parameters[1]}
         if routes:
             result["adapter"]["routes"] = list(routes)
+        if old is not None:
+            result["old_structures"] = forgotten(old, options.bootstrap, self.settings.run.seed)
         write_json(self.path / "gap.json", result)
         if not self.settings.run.save_predictions:
             keep_predictions(self.path / "predictions", median_subjects(cases, options.overlay_subjects))

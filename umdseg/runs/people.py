@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from umdseg.backbones.base import Backbone
@@ -22,9 +23,17 @@ def training_data(
     from umdseg.data.datamodule import PairedDataModule
     from umdseg.inference import preprocessing
 
-    card = backbone.card
+    window, options = backbone.training_window, settings.data
+    if "auto" not in backbone.card.prompts:
+        # a patch without a structure gives clicks and boxes nothing to point at
+        options = replace(options, foreground=1.0)
     return PairedDataModule(
-        dataset, settings.data, preprocessing(card), card.window, structures, settings.run.seed
+        dataset,
+        options,
+        preprocessing(backbone.card, window),
+        window,
+        structures,
+        settings.run.seed,
     )
 
 

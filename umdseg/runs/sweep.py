@@ -25,6 +25,7 @@ from umdseg.config.sweep import Sweep
 from umdseg.errors import UserError
 from umdseg.files import sha256_value, write_json
 from umdseg.runs.provenance import flags
+from umdseg.runs.seeds import across_seeds, told
 
 Job = Callable[[Settings], Path]
 
@@ -162,7 +163,7 @@ def _is_hydra(override: str) -> bool:
 
 
 def _index(sweep: Sweep, results: Mapping[int, Path | str]) -> None:
-    """`runs_dir/sweeps/<hash of the jobs>.json`: which job went where."""
+    """`runs_dir/sweeps/<hash of the jobs>.json`: which job went where, and means over seeds."""
     folder = _folder(sweep)
     if folder is None:
         return
@@ -171,7 +172,11 @@ def _index(sweep: Sweep, results: Mapping[int, Path | str]) -> None:
         for n, r in results.items()
     ]
     name = sha256_value(sweep.given)[:8]
-    write_json(folder / f"{name}.json", {"jobs": rows})
+    finished = [(sweep.given[n], r) for n, r in results.items() if isinstance(r, Path)]
+    seeds = across_seeds(finished)
+    write_json(folder / f"{name}.json", {"jobs": rows, **({"seeds": seeds} if seeds else {})})
+    for line in told(seeds):
+        print(line, file=sys.stderr, flush=True)
 
 
 def _folder(sweep: Sweep) -> Path | None:

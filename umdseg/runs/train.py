@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from umdseg import adapters
 from umdseg.adapters import Adapter, AdapterCard
+from umdseg.adapters.routes import routes_of
 from umdseg.config.schema import Settings
 from umdseg.data.dataset import few_shots
 from umdseg.errors import UserError
@@ -19,9 +20,10 @@ from umdseg.runs.export import export_weights
 from umdseg.runs.identity import code_hash, git_commit
 from umdseg.runs.interrupt import interruptible
 from umdseg.runs.job import FOLDER_VARIABLE, Job, say
+from umdseg.runs.old import score_old
 from umdseg.runs.people import training_data
 from umdseg.runs.provenance import versions
-from umdseg.runs.trainer import build_trainer
+from umdseg.runs.trainer import build_trainer, fit_callbacks
 from umdseg.runs.zero_shot import KeepZeroShot
 from umdseg.tasks.warm_start import copy_parts
 
@@ -38,6 +40,7 @@ def run_train(settings: Settings) -> Path:
     job = Job.open("train", settings)
     if job.done():
         return job.path
+    old = None
     with job.recorded():
         copy_parts(job.backbone.net, settings.fit.copy_parts)
         adapter, learned = _inject(job)
@@ -53,23 +56,31 @@ def run_train(settings: Settings) -> Path:
             cases = _fit(job, adapter, (trainable, total))
             if not job.folder.leader:
                 return job.path
-            _save(job, adapter, cases)
+            job.keep(cases)
+            _save(job, adapter)
+            old = score_old(job) if settings.run.task == "train" else None
+            if settings.fit.export_weights:
+                _export(job, Path(settings.fit.export_weights).expanduser(), cases)
         job.keep(cases)
         cases = merge([cases, baselines(job)])
-        job.finish(cases, (trainable, total), routes, learned=learned)
+        job.finish(cases, (trainable, total), routes, old, learned=learned)
     return job.path
 
 
 def _inject(job: Job) -> tuple[Adapter, list[str]]:
     """Put the adapter in; structures the model does not know get class rows of their own."""
-    learned = [name for name in job.structures if not job.backbone.knows(name)]
+    # models asked by clicks or boxes alone have no classes to add to
+    by_class = "auto" in job.backbone.card.prompts
+    learned = [name for name in job.structures if by_class and not job.backbone.knows(name)]
     rows = job.backbone.add_structures(learned) if learned else {}
     if learned:
         say(f"new for {job.backbone.card.name}, learned by class: {', '.join(learned)}")
     adapter = adapters.build(job.settings.adapter)
     routes: list[str] = []
-    if getattr(job.settings.adapter, "per", None) is not None:
-        routes = training_data(job.settings, job.dataset, job.backbone, job.structures).trained_modalities()
+    if adapter.per is not None:
+        data = training_data(job.settings, job.dataset, job.backbone, job.structures)
+        routes = routes_of(data.training_origins(), adapter.per)
+        say(f"adapter.per={adapter.per}: one adapter for each of {', '.join(routes)}")
     adapter.inject(job.backbone, rows, routes)
     return adapter, learned
 
@@ -79,7 +90,11 @@ def _fit(job: Job, adapter: Adapter, parameters: tuple[int, int]) -> pd.DataFram
 
     settings = job.settings
     say(f"adapter={settings.adapter.name}: {parameters[0]:,} of {parameters[1]:,} parameters are trained")
-    task = SegmentTask(job.backbone, adapter, settings.fit, job.structures, settings.run.seed)
+    data = training_data(settings, job.dataset, job.backbone, job.structures)
+    if settings.fit.validate_every:
+        data.validated(settings.fit.validation_patches).validation_subjects()
+    seed, targets = settings.run.seed, data.target_modalities()
+    task = SegmentTask(job.backbone, adapter, settings.fit, job.structures, seed, targets)
     evaluation = _evaluation(job)
     store = job.store()
     known = store is not None and (store.folder / "done.json").is_file()
@@ -89,14 +104,13 @@ def _fit(job: Job, adapter: Adapter, parameters: tuple[int, int]) -> pd.DataFram
         evaluation.reuse = lambda: store.get(job.path)
     os.environ[FOLDER_VARIABLE] = str(job.path)
     try:
-        trainer = build_trainer(settings, job.path, [evaluation, *keep])
+        trainer = build_trainer(settings, job.path, [*fit_callbacks(settings, job.path), evaluation, *keep])
         checkpoint = job.folder.checkpoint
         if checkpoint is not None:
             say("continuing from the last checkpoint")
         start = checkpoint or _given(settings.run.ckpt_path)
-        module = training_data(settings, job.dataset, job.backbone, job.structures)
         with interruptible():
-            trainer.fit(task, datamodule=module, ckpt_path=_readable(start))
+            trainer.fit(task, datamodule=data, ckpt_path=_readable(start))
     finally:
         if job.folder.leader:
             os.environ.pop(FOLDER_VARIABLE, None)
@@ -146,18 +160,20 @@ def _readable(checkpoint: Path | None) -> Path | None:
     return checkpoint
 
 
-def _save(job: Job, adapter: Adapter, cases: pd.DataFrame) -> None:
-    settings = job.settings
-    trained_on = training_data(settings, job.dataset, job.backbone, job.structures).trained_modalities()
+def _trained_on(job: Job) -> list[str]:
+    return training_data(job.settings, job.dataset, job.backbone, job.structures).trained_modalities()
+
+
+def _save(job: Job, adapter: Adapter) -> None:
     if adapter.method != "none" or job.backbone.new_structures:
-        adapter.save(
-            job.path / "adapter", job.backbone, AdapterCard.describe(job.backbone, job.structures, trained_on)
-        )
-    if settings.fit.export_weights:
-        adapters.merge(job.backbone)
-        path = Path(settings.fit.export_weights).expanduser()
-        export_weights(job.backbone, path, _record(job, trained_on, cases))
-        say(f"weights written to {path}")
+        card = AdapterCard.describe(job.backbone, job.structures, _trained_on(job))
+        adapter.save(job.path / "adapter", job.backbone, card)
+
+
+def _export(job: Job, path: Path, cases: pd.DataFrame) -> None:
+    adapters.merge(job.backbone)
+    export_weights(job.backbone, path, _record(job, _trained_on(job), cases))
+    say(f"weights written to {path}")
 
 
 def _record(job: Job, trained_on: list[str], cases: pd.DataFrame) -> dict[str, Any]:

@@ -52,7 +52,10 @@ def build_trainer(settings: Settings, folder: Path, callbacks: Sequence[Callback
         enable_progress_bar=terminal and settings.callbacks.progress_every > 0,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        limit_val_batches=0,
+        # counted in batches, through the epochs
+        limit_val_batches=1.0 if settings.fit.validate_every else 0,
+        val_check_interval=settings.fit.validate_every * options.accumulate_grad_batches or None,
+        check_val_every_n_epoch=None if settings.fit.validate_every else 1,
         use_distributed_sampler=False,
         default_root_dir=folder,
     )
@@ -60,6 +63,22 @@ def build_trainer(settings: Settings, folder: Path, callbacks: Sequence[Callback
         return Trainer(**arguments)
     except (ValueError, RuntimeError, MisconfigurationException) as error:
         raise UserError(str(error), where="trainer") from error
+
+
+def fit_callbacks(settings: Settings, folder: Path) -> list[Callback]:
+    """What fitting itself needs, in this order: average, early stop, log of prompts.
+
+    They stand before the evaluation: it scores what they keep.
+    """
+    from umdseg.tasks.best import StopEarly
+    from umdseg.tasks.ema import Ema
+    from umdseg.tasks.prompt_log import PromptLog
+
+    options = settings.fit
+    found: list[Callback] = [] if options.ema is None else [Ema(options.ema)]
+    if options.early_stop is not None:
+        found.append(StopEarly(options.early_stop))
+    return [*found, PromptLog(folder / "logs")]
 
 
 def loggers(settings: Settings, folder: Path) -> list[Logger]:

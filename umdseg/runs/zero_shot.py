@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 # what changes the statistics or the report, not the table
 _AFTERWARDS = tuple(
-    f"evaluation.{name}" for name in ("bootstrap", "baselines", "overlay_subjects", "save_predictions")
+    f"evaluation.{name}"
+    for name in ("bootstrap", "baselines", "overlay_subjects", "save_predictions", "old_structures")
 )
 # where weights lie and that their terms were read; the weights themselves are hashed
 _PLACES = ("model.weights", "model.folder", "model.accept_licence")

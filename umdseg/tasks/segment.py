@@ -1,10 +1,9 @@
-"""Prompted segmentation: one step for fitting and validation, prompted by class or by clicks."""
+"""Prompted segmentation: one step for fitting and validation, prompted by class, by clicks or by boxes."""
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,17 +12,20 @@ import torch
 from lightning.pytorch import LightningModule
 
 from umdseg.adapters import Adapter
+from umdseg.adapters.gradient import GradientWatch
 from umdseg.backbones.base import Backbone, Features
 from umdseg.errors import UserError
-from umdseg.prompts.clicks import sample_clicks
 from umdseg.seeds import generator
-from umdseg.tasks.loss import dice_ce
+from umdseg.tasks.asking import Asked, Asking, Kind
+from umdseg.tasks.competing import competing_logits
+from umdseg.tasks.optimizer import optimizer_of
 from umdseg.tasks.options import FitOptions
-from umdseg.vocabulary import Batch, Prompt
+from umdseg.tasks.part import Part
+from umdseg.tasks.scores import PatchDice, target_score
+from umdseg.tasks.trainable import refuse_untrainable
+from umdseg.vocabulary import Batch, Origin, Prompt
 
-CLICKED_PER_SAMPLE = 3
-# logits and targets (B, K, X, Y, Z), and (B, K) where the target is known (None: everywhere)
-Part = tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
+_NAMES: dict[Kind, str] = {"auto": "class", "point": "points", "box": "boxes"}
 
 
 class SegmentTask(LightningModule):
@@ -32,13 +34,19 @@ class SegmentTask(LightningModule):
     Args:
         backbone: model, its adapter already injected.
         adapter: that adapter; kept for its name only, its tensors live in the backbone.
-        options: steps, learning rate, share of clicked steps. With adapter none only class rows train,
-            so no step is prompted by clicks then.
+        options: steps, loss, shares of prompts. With adapter none only class rows train, so that every step
+            is prompted by class then.
         structures: names of the label values 1, 2, ... of the batches.
         seed: the run's seed; decides which prompts a step uses.
+        targets: modalities whose mean validation Dice is `val/dice`; empty = all.
+
+    Attributes:
+        asking: draws the prompts.
+        prompted: prompts of the last training step.
 
     Raises:
-        UserError: nothing requires gradients, or the backbone knows none of the structures.
+        UserError: nothing requires gradients, the model's answers cannot be trained, or it knows none of the
+            structures.
     """
 
     def __init__(
@@ -48,13 +56,12 @@ class SegmentTask(LightningModule):
         options: FitOptions,
         structures: Sequence[str],
         seed: int = 0,
+        targets: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.backbone, self.options, self.structures, self.seed = backbone, options, tuple(structures), seed
-        # patches of click-prompted steps, and those of them without anything to click on
-        self.patches, self.unclicked = 0, 0
+        self.targets = tuple(targets)
         method = adapter.method if adapter else "none"
-        self.point_share = 0.0 if method == "none" else options.point_share
         self.lr = (adapter or Adapter).default_lr if options.lr is None else options.lr
         # plain Python only: checkpoints with objects in their hparams cannot be loaded again
         self.save_hyperparameters(
@@ -62,147 +69,186 @@ class SegmentTask(LightningModule):
         )
         # checkpoints hold the trained tensors only; the base comes from its own file
         self.strict_loading = False
-        if not any(p.requires_grad for p in backbone.parameters()):
-            raise UserError(
-                f"adapter={method} leaves nothing to train", where="adapter", expected="lora or full"
-            )
-        if not any(backbone.knows(name) for name in structures):
-            raise UserError(
-                f"model {backbone.card.name} knows none of {', '.join(structures)}", where="data.structures"
-            )
+        refuse_untrainable(backbone, method, structures)
+        self.asking = Asking(backbone, options, class_only=method == "none")
+        self.prompted: list[Asked] = []
+        self._dice = PatchDice()
+        self._watch: GradientWatch | None = None
+        self._kind: Kind = "auto"
 
     def training_step(self, batch: Batch, index: int) -> torch.Tensor:
         """One fitting step."""
         # the batches of one accumulated step differ in their prompts, and a resumed run repeats them
         every = self.trainer.accumulate_grad_batches if self._trainer else 1
-        return self._step(batch, "train", self.global_step * every + index % every)
+        return self._step(batch, self.global_step * every + index % every)
 
-    def validation_step(self, batch: Batch, index: int) -> torch.Tensor:
-        """The same step without gradients."""
-        return self._step(batch, "val", index)
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Collect the overlaps of validation patches, asked by class where the model answers so."""
+        # the same prompts every time, and in every process
+        rng = generator(self.seed, "validation prompts", index)
+        kind: Kind = next(k for k in ("auto", "point", "box") if k in self.backbone.card.prompts)
+        for part in self._parts(batch, rng, kind, limited=False):
+            found = part.logits > 0
+            if kind == "auto":
+                # a voxel is its best structure's, as in whole scans
+                found &= part.logits == part.logits.amax(dim=1, keepdim=True)
+            for i, scan in enumerate(zip(part.batch.subject, part.batch.modality, strict=True)):
+                told = (
+                    range(len(part.asked)) if part.told is None else part.told[i].nonzero().flatten().tolist()
+                )
+                names = [part.asked[k] for k in told]
+                self._dice.add(scan, names, found[i, list(told)], part.target[i, list(told)])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/dice` (the mean over target modalities) and `val/dice/<modality>`.
+
+        Raises:
+            UserError: no patch held a structure the model knows.
+        """
+        scores, self._dice = self._dice.by_modality(), PatchDice()
+        mean = target_score(scores, self.targets)
+        if mean is None:
+            raise UserError(
+                "the validation patches hold none of the structures the model knows",
+                where="fit.validate_every",
+                expected="validation subjects whose labels hold trained structures",
+            )
+        self.log_dict({"val/dice": mean, **{f"val/dice/{m}": score for m, score in scores.items()}})
 
     def on_train_start(self) -> None:
         """Train in training mode; Lightning otherwise keeps the eval mode the base was loaded in."""
         self.backbone.train()
+        self._watch = GradientWatch(self.backbone)
+
+    def on_after_backward(self) -> None:
+        """Refuse an adapter that no gradient reaches."""
+        # a step without anything to point at has gradients of 0 everywhere
+        if self._watch is not None and self.prompted:
+            self._watch.step(self._kind)
 
     def on_train_end(self) -> None:
-        """Say how many patches of click-prompted steps held nothing to click on."""
-        if self.unclicked and self.global_rank == 0:
-            told = f"{self.unclicked} of {self.patches} patches in steps prompted by clicks"
-            text = f"{told} held no structure and were prompted by class"
-            print(text, file=sys.stderr, flush=True)
+        """Say how many patches of steps prompted by clicks or boxes held nothing to point at."""
+        asking = self.asking
+        if asking.empty and self.global_rank == 0:
+            names: dict[Kind, str] = {"point": "clicks", "box": "boxes"}
+            kinds = " or ".join(name for kind, name in names.items() if asking.shares.get(kind))
+            told = f"{asking.empty} of {asking.patches} patches in steps prompted by {kinds}"
+            done = "were prompted by class" if asking.by_class else "were left out"
+            print(f"{told} held no structure and {done}", file=sys.stderr, flush=True)
 
-    def _step(self, batch: Batch, stage: str, number: int) -> torch.Tensor:
-        rng = generator(self.seed, "prompts", stage, number, self.global_rank)
-        clicked = rng.random() < self.point_share and "point" in self.backbone.card.prompts
-        if clicked:
+    def _step(self, batch: Batch, number: int) -> torch.Tensor:
+        rng = generator(self.seed, "prompts", "train", number, self.global_rank)
+        kind, self.prompted = self.asking.kind(rng), []
+        if kind != "auto":
             empty = int((batch.label.flatten(1) == 0).all(dim=1).sum())
-            self.patches += len(batch.label)
-            self.unclicked += empty
-            # without any structure there is nothing to click on
-            clicked = empty < len(batch.label)
-        kind = "points" if clicked else "class"
-        parts = self._parts(batch, rng, clicked)
-        weight = self.options.ce_weight
-        losses = torch.stack([dice_ce(logits, target, weight, told) for logits, target, told in parts])
-        share = torch.tensor([len(logits) for logits, *_ in parts], device=losses.device)
+            self.asking.patches += len(batch.label)
+            self.asking.empty += empty
+            if empty == len(batch.label):
+                # without any structure there is nothing to point at
+                if not self.asking.by_class:
+                    return self._nothing()
+                kind = "auto"
+        self._kind = kind
+        parts = list(self._parts(batch, rng, kind, competing=True))
+        losses = torch.stack([part.loss(self.options) for part in parts])
+        share = torch.tensor([len(part.logits) for part in parts], device=losses.device)
         loss = (losses * share).sum() / share.sum()
-        if stage == "train" and not loss.requires_grad:
+        if not loss.requires_grad:
             raise UserError(
-                f"step {number} trains nothing: prompted by {kind}, no trained tensor was involved",
+                f"step {number} trains nothing: prompted by {_NAMES[kind]}, no trained tensor was involved",
                 where="fit.point_share / adapter",
                 expected="an adapter on the branch that is prompted",
             )
-        prompts = sum(logits.shape[1] for logits, *_ in parts)
-        values: dict[str, Any] = {f"{stage}/loss": loss, f"{stage}/loss_{kind}": loss}
-        values[f"{stage}/prompts"] = float(prompts)
+        values: dict[str, Any] = {"train/loss": loss, f"train/loss_{_NAMES[kind]}": loss}
+        values["train/prompts"] = float(sum(len(part.asked) for part in parts))
         self.log_dict(values, batch_size=batch.image.shape[0], on_step=True, on_epoch=False)
         return loss
 
-    def _parts(self, batch: Batch, rng: np.random.Generator, clicked: bool) -> list[Part]:
-        """Logits and targets; with one adapter per modality the samples of each go through its own."""
-        adapter = self.backbone.adapter
-        parts: list[Part] = []
-        for modality in dict.fromkeys(batch.modality) if adapter and adapter.routes else (None,):
-            some = batch if modality is None else batch.of(modality)
-            with self.backbone.routed(modality):
+    def _nothing(self) -> torch.Tensor:
+        """A loss of 0 that every trained tensor takes part in."""
+        return torch.stack([p.sum() * 0 for p in self.parameters() if p.requires_grad]).sum()
+
+    def _parts(
+        self,
+        batch: Batch,
+        rng: np.random.Generator,
+        kind: Kind,
+        competing: bool = False,
+        limited: bool = True,
+    ) -> Iterator[Part]:
+        """Answers to a batch; of several adapters, each gets the samples of its route."""
+        for origin, some in self._grouped(batch):
+            with self.backbone.routed(origin):
                 features = self.backbone.encode(some.image, some.affine)
-                ask = self._clicked if clicked else self._by_class
-                parts += ask(some, features, rng)
-        return parts
+                if kind == "auto":
+                    yield self._by_class(some, features, rng, competing, limited)
+                else:
+                    yield from self._placed(some, features, rng, kind, competing)
 
-    def _by_class(self, batch: Batch, features: Features, rng: np.random.Generator) -> list[Part]:
-        known = [i for i, name in enumerate(batch.structures) if self.backbone.knows(name)]
-        limit = self.options.structures_per_step
-        if limit is not None and limit < len(known):
-            present = set(torch.unique(batch.label).tolist())
-            held = [i for i in known if i + 1 in present] or known
-            drawn = rng.choice(held, size=min(limit, len(held)), replace=False).tolist()
-            first = [i for i in held if batch.structures[i] in batch.asked][: len(drawn)]
-            known = sorted(first + [i for i in drawn if i not in first][: len(drawn) - len(first)])
-        if not known:
-            raise UserError("a batch trains nothing: no structure of it is known to the model")
-        logits = self.backbone.decode(features, [Prompt(batch.structures[i]) for i in known])
+    def _grouped(self, batch: Batch) -> Iterator[tuple[Origin | None, Batch]]:
+        """The samples that go through one adapter together."""
+        adapter = self.backbone.adapter
+        if adapter is None or not adapter.routes:
+            yield None, batch
+            return
+        origins = batch.origins
+        routes = [adapter.route(origin) for origin in origins]
+        for route in dict.fromkeys(routes):
+            which = [i for i, other in enumerate(routes) if other == route]
+            yield origins[which[0]], batch.take(which)
+
+    def _by_class(
+        self,
+        batch: Batch,
+        features: Features,
+        rng: np.random.Generator,
+        competing: bool = False,
+        limited: bool = True,
+    ) -> Part:
+        known = self.asking.classes(batch, rng, limited)
+        names = tuple(batch.structures[i] for i in known)
+        scans = list(zip(batch.subject, batch.modality, strict=True))
+        self.prompted += [Asked(*scan, name, "auto", 0) for scan in scans for name in names]
+        competing = competing and self.backbone.card.output == "softmax" and self.backbone.has_dense
+        if competing:
+            logits = competing_logits(self.backbone, self.backbone.dense(features), names)
+        else:
+            logits = self.backbone.decode(features, [Prompt(name) for name in names])
         told = None if batch.annotated is None else batch.annotated[:, known]
-        return [(logits, torch.cat([batch.label == i + 1 for i in known], dim=1), told)]
+        target = torch.cat([batch.label == i + 1 for i in known], dim=1)
+        return Part(logits, target, batch, names, told, competing)
 
-    def _clicked(self, batch: Batch, features: Features, rng: np.random.Generator) -> list[Part]:
-        """One (1, K, X, Y, Z) pair per sample; clicks differ between samples.
+    def _placed(
+        self, batch: Batch, features: Features, rng: np.random.Generator, kind: Kind, competing: bool
+    ) -> Iterator[Part]:
+        """One part per sample, for clicks and boxes differ between samples.
 
-        The structure a patch was drawn for is always among those clicked on. A patch without any structure
-        is prompted by class, so that every sample of every step counts.
+        The structure a patch was drawn for is always among those pointed at. A patch without any structure
+        is prompted by class where the model can be, so that every sample of every step counts.
         """
-        parts: list[Part] = []
         for index in range(batch.image.shape[0]):
             one, own = batch.take([index]), features.sample(index)
-            values = self._to_click(one, rng)
-            prompts = [self._clicks(one, value, rng) for value in values]
+            values = self.asking.values(one, rng)
+            prompts = [self.asking.prompt(one, value, kind, rng) for value in values]
+            scan = one.subject[0], one.modality[0]
+            self.prompted += [Asked(*scan, p.structure, p.kind, len(p.points)) for p in prompts]
             if prompts:
                 target = torch.cat([one.label == value for value in values], dim=1)
-                parts.append((self.backbone.decode(own, prompts), target, None))
-            else:
-                parts += self._by_class(one, own, rng)
-        return parts
-
-    def _to_click(self, one: Batch, rng: np.random.Generator) -> list[int]:
-        """Label values present in a sample: the one it was drawn for, and others at random."""
-        present = [int(v) for v in torch.unique(one.label) if v > 0]
-        count = min(len(present), self.options.structures_per_step or CLICKED_PER_SAMPLE)
-        if not count:
-            return []
-        values: list[int] = rng.choice(present, size=count, replace=False).tolist()
-        first = [v for v in present if one.structures[v - 1] in one.asked]
-        if first and first[0] not in values:
-            values[0] = first[0]
-        return sorted(values)
-
-    def _clicks(self, one: Batch, value: int, rng: np.random.Generator) -> Prompt:
-        label, affine = one.label[0, 0].cpu().numpy(), one.affine[0].cpu().numpy()
-        most = self.options.positive_clicks, self.options.negative_clicks
-        prompt = sample_clicks(label, value, affine, rng, one.structures[value - 1], *most)
-        if prompt is None:
-            raise ValueError(f"label value {value} is not in the patch")
-        return prompt
+                names = tuple(prompt.structure for prompt in prompts)
+                yield Part(self.backbone.decode(own, prompts), target, one, names)
+            elif self.asking.by_class:
+                yield self._by_class(one, own, rng, competing)
 
     def configure_optimizers(self) -> Any:
         """AdamW on what requires gradients; linear warm-up, then cosine decay to zero."""
-        options = self.options
-        trained = [p for p in self.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=self.lr, weight_decay=options.weight_decay)
-        warm = max(1, round(options.warmup * options.steps))
-
-        def factor(step: int) -> float:
-            left = max(0.0, (step - warm) / max(1, options.steps - warm))
-            return min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * min(1.0, left))))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return optimizer_of([p for p in self.parameters() if p.requires_grad], self.lr, self.options)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the trained tensors only: an adapter's checkpoint is megabytes, not the whole base."""
         trained = {name for name, p in self.named_parameters() if p.requires_grad}
         state: Mapping[str, torch.Tensor] = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: value for name, value in state.items() if name in trained}
+        checkpoint["placed"] = dict(self.asking.placed)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of other tensors than those trained here.
@@ -219,3 +265,4 @@ class SegmentTask(LightningModule):
                 where="ckpt_path",
                 expected="a checkpoint of the same model and adapter",
             )
+        self.asking.placed.update(checkpoint.get("placed", {}))

@@ -27,6 +27,9 @@ SWIN_UNETR = (
     r"swinViT\.layers\d\.0\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.linear[12])"
     r"|(encoder\d+\.layer|decoder\d\.conv_block)\.conv[12]\.conv"
 )
+SEGRESNET_DS_HEAD = r"up_layers\.3\.head"
+SEGRESNET_HEAD = r"conv_final\.2\.conv"
+SWIN_HEAD = r"out\.conv\.conv"
 FOREGROUND = Crop(above=0.0, stage="after", margin=0)
 
 
@@ -81,6 +84,7 @@ def _ctfm() -> dict[str, Any]:
         "orientation": "SPL", "spacing": None, "window": (96, 160, 160), "divisor": 16,
         "intensity": ct_window(-1024, 2048), "crop": FOREGROUND, "overlap": 0.625,
         "adapter_targets": SEGRESNET_DS, "stem": "encoder.conv_init", "citation": CTFM,
+        "head": SEGRESNET_DS_HEAD,
     }  # fmt: skip
 
 
@@ -111,6 +115,7 @@ def monai_wholebody(fast: bool = False) -> Card:
         divisor=8,
         intensity={"ct": scale, "pet": scale, "mr": scale},
         adapter_targets=SEGRESNET,
+        head=SEGRESNET_HEAD,
         stem="convInit.conv",
         citation=WHOLE_BODY,
     )
@@ -215,6 +220,7 @@ def suprem() -> Card:
         crop=FOREGROUND,
         overlap=0.75,
         adapter_targets=SEGRESNET,
+        head=SEGRESNET_HEAD,
         stem="convInit.conv",
         citation=SUPREM,
     )
@@ -229,5 +235,5 @@ def _swin(spacing: tuple[float, float, float], overlap: float) -> dict[str, Any]
     return {
         "spacing": spacing, "window": (96, 96, 96), "divisor": 32, "intensity": ct_window(-175, 250),
         "overlap": overlap, "blending": "constant", "adapter_targets": SWIN_UNETR,
-        "stem": "swinViT.patch_embed.proj",
+        "head": SWIN_HEAD, "stem": "swinViT.patch_embed.proj",
     }  # fmt: skip

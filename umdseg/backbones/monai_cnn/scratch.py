@@ -93,6 +93,7 @@ def unet_card(options: UnetOptions) -> Card:
         trained_on=(),
         overlap=0.5,
         adapter_targets=RESENC_CONVOLUTIONS if residual else PLAIN_CONVOLUTIONS,
+        head=rf"decoder\.seg_layers\.{options.levels - 2}" if residual else r"output_block\.conv\.conv",
         stem="encoder.stem.convs.0.conv" if residual else "input_block.conv1.conv",
         citation=RESENC if residual else CITATION,
     )

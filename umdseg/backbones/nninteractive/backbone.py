@@ -16,7 +16,7 @@ from umdseg.backbones.nninteractive.steps import steps
 from umdseg.backbones.nnunet.network import quiet
 from umdseg.data.geometry import Grid, Volume
 from umdseg.errors import UserError
-from umdseg.vocabulary import Prompt
+from umdseg.vocabulary import Origin, Prompt
 
 
 class Nninteractive(Backbone):
@@ -100,10 +100,10 @@ class Nninteractive(Backbone):
                     expected="its lower and upper corner in patient millimetres",
                 )
 
-    def session(self, volume: Volume, modality: str, *, overlap: float | None, precision: str) -> Any:
+    def session(self, volume: Volume, origin: Origin | str, *, overlap: float | None, precision: str) -> Any:
         """The package's session: it follows the answer by zooming out, then refines it in tiles."""
         del overlap
-        return NninteractiveSession(self, volume, modality, precision)
+        return NninteractiveSession(self, volume, origin, precision)
 
     def engine(self, precision: str) -> Any:
         """A session of the package around this network, without its own undo."""

@@ -17,7 +17,7 @@ from umdseg.backbones.precision import autocast
 from umdseg.data.geometry import Grid, Volume
 from umdseg.errors import UserError
 from umdseg.progress import track
-from umdseg.vocabulary import Prompt
+from umdseg.vocabulary import Origin, Prompt
 
 if TYPE_CHECKING:
     from umdseg.backbones.nninteractive.backbone import Nninteractive
@@ -37,20 +37,20 @@ class NninteractiveSession:
     Args:
         backbone: in eval mode.
         volume: the scan as it is, in its units.
-        modality: chooses among adapters.
+        origin: chooses among adapters.
         precision: auto (the package's own: float16 on CUDA, else float32), fp32, bf16.
 
     Raises:
         UserError: unknown precision, or a scan without contrast.
     """
 
-    def __init__(self, backbone: Nninteractive, volume: Volume, modality: str, precision: str) -> None:
+    def __init__(self, backbone: Nninteractive, volume: Volume, origin: Origin | str, precision: str) -> None:
         self.native = volume.grid
         array = np.asarray(volume.array)
         if not array.size or array.min() == array.max():
             raise UserError("the scan holds one value everywhere", expected="an image with contrast")
         self._backbone, self._array = backbone, array
-        self._modality, self._precision = modality, precision
+        self._origin, self._precision = Origin.of(origin), precision
         autocast(precision, next(backbone.parameters()).device)
         self._history: list[dict[str, Prompt]] = [{}]
         self._found: dict[Prompt, Piece] = {}
@@ -95,7 +95,7 @@ class NninteractiveSession:
         wanted = steps(prompt, self.native, self._backbone.solid_boxes)
         if not wanted:
             return Piece(torch.zeros(0, 0, 0), (0, 0, 0))
-        with self._backbone.routed(self._modality):
+        with self._backbone.routed(self._origin):
             return self._follow(prompt.structure, wanted)
 
     def _follow(self, structure: str, wanted: list[Step]) -> Piece:

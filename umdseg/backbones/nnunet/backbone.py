@@ -16,7 +16,7 @@ from umdseg.backbones.nnunet.session import NnunetSession
 from umdseg.data.geometry import Volume, resample
 from umdseg.data.scaling import scale_intensity
 from umdseg.errors import UserError
-from umdseg.vocabulary import Prompt
+from umdseg.vocabulary import Origin, Prompt
 
 # what lies beyond a further channel's field of view: air in HU, no uptake
 _BEYOND = {"ct": -1024.0}
@@ -97,7 +97,7 @@ class Nnunet(Backbone):
             features.state[key] = net.decoder(maps) if _split(net) else net(maps[0])
         return cast(torch.Tensor, features.state[key])
 
-    def session(self, volume: Volume, modality: str, *, overlap: float | None, precision: str) -> Any:
+    def session(self, volume: Volume, origin: Origin | str, *, overlap: float | None, precision: str) -> Any:
         """A session on one scan, for networks that take one.
 
         Raises:
@@ -105,12 +105,12 @@ class Nnunet(Backbone):
         """
         wanted = self.parts[0].channels
         if len(wanted) > 1:
-            names = " and ".join(name or "?" for name in wanted)
+            names, given = " and ".join(name or "?" for name in wanted), Origin.of(origin).modality
             raise UserError(
-                f"model {self.card.name} takes {names} of one person together; only {modality} was given",
+                f"model {self.card.name} takes {names} of one person together; only {given} was given",
                 expected="backbone.session_of({modality: volume, ...}) with all of them",
             )
-        return NnunetSession(self, [volume], modality, overlap, precision)
+        return NnunetSession(self, [volume], origin, overlap, precision)
 
     def session_of(
         self, volumes: Mapping[str, Volume], *, overlap: float | None = None, precision: str = "auto"

@@ -65,6 +65,7 @@ def make_card(
         structures=structures,
         groups=anatomy.wholes(structures),
         adapter_targets=BLOCK_CONVOLUTIONS,
+        head=_head(nets),
         stem=_stem(nets, len(first.channels)),
         citation=f"{citation}; {CITATION}" if citation else CITATION,
         orientation=network_axes(first, base),
@@ -137,6 +138,16 @@ def _stem(nets: Sequence[nn.Module], channels: int) -> str:
 def _modalities(parts: Sequence[Part]) -> tuple[Modality, ...]:
     seen = {channel for part in parts for channel in part.channels}
     return tuple(name for name in MODALITIES if name in seen)
+
+
+def _head(nets: Sequence[nn.Module]) -> str:
+    """The finest segmentation layer of each network; architectures other than nnU-Net's U-Nets have none."""
+    names = []
+    for number, net in enumerate(nets):
+        prefix = f"{number}." if len(nets) > 1 else ""
+        last = [name for name, _ in net.named_modules() if re.fullmatch(r"decoder\.seg_layers\.\d+", name)]
+        names += [re.escape(f"{prefix}{name}") for name in last[-1:]]
+    return "|".join(names)
 
 
 def describe(parts: Sequence[Part], checked: bool) -> str:

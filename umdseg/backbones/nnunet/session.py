@@ -17,7 +17,7 @@ from umdseg.backbones.nnunet.predict import Predicted, axes_of, predict
 from umdseg.backbones.precision import Precision
 from umdseg.data.geometry import Grid, Volume, resample_slabs
 from umdseg.errors import unknown
-from umdseg.vocabulary import Prompt
+from umdseg.vocabulary import Origin, Prompt
 
 if TYPE_CHECKING:
     from umdseg.backbones.nnunet.backbone import Nnunet
@@ -58,7 +58,7 @@ class NnunetSession:
     Args:
         backbone: the model.
         channels: volumes on one grid, in the order of the network's input channels.
-        modality: chooses among adapters.
+        origin: chooses among adapters.
         overlap: share by which windows overlap; None = 1/2, as nnU-Net does.
         precision: auto (nnU-Net's own), fp32, bf16.
 
@@ -70,14 +70,14 @@ class NnunetSession:
         self,
         backbone: Nnunet,
         channels: Sequence[Volume],
-        modality: str | None,
+        origin: Origin | str,
         overlap: float | None,
         precision: str,
     ) -> None:
         if precision not in get_args(Precision):
             raise unknown("precision", precision, get_args(Precision))
         self.native = channels[0].grid
-        self._backbone, self._channels, self._modality = backbone, channels, modality
+        self._backbone, self._channels, self._origin = backbone, channels, Origin.of(origin)
         self._step = 1 - (backbone.card.overlap if overlap is None else overlap)
         self._precision = precision
         self._found: dict[int, Predicted] = {}
@@ -132,7 +132,7 @@ class NnunetSession:
         changed = backbone.changed(number)
         base = backbone.base if changed else backbone.forced
         several = len(part.states) > 1 and not changed
-        with backbone.routed(self._modality):
+        with backbone.routed(self._origin):
             self._found[number] = predict(
                 part,
                 backbone.networks[number],

@@ -12,6 +12,7 @@ from torch import nn
 
 from umdseg.backbones.base import BACKGROUND, Backbone, Features
 from umdseg.backbones.card import Card
+from umdseg.backbones.sam2d.groups import Groups
 from umdseg.backbones.sam2d.names import sam_names
 from umdseg.backbones.sam2d.options import Sam2dOptions
 from umdseg.backbones.sam2d.pictures import Layout, Style
@@ -21,7 +22,7 @@ from umdseg.backbones.sam2d.stack import Stack, pictures, whole
 from umdseg.backbones.sam2d.walk import Answers, walk
 from umdseg.data.geometry import Volume
 from umdseg.errors import UserError
-from umdseg.vocabulary import Prompt
+from umdseg.vocabulary import Origin, Prompt
 
 
 class Sam2d(Backbone):
@@ -35,14 +36,23 @@ class Sam2d(Backbone):
         net: `transformers.SamModel`.
         style: what is done to slices (see `umdseg.backbones.sam2d.pictures`).
         options: of the model.
+
+    Attributes:
+        groups: which slices are encoded together (by themselves, without an adapter that looks across).
     """
 
     def __init__(self, card: Card, net: nn.Module, style: Style, options: Sam2dOptions) -> None:
         super().__init__()
         self.card, self.net, self.style, self.options = card, net, style, options
-        self.new_structures = {}
+        self.new_structures, self.groups = {}, Groups()
         sizes: Any = net.config
         self.edge = int(sizes.prompt_encoder_config.image_size)
+
+    @property
+    def training_window(self) -> tuple[int, int, int]:
+        """The card's window, with as many slices as an adapter looks across."""
+        x, y, z = self.card.window
+        return x, y, max(z, self.groups.slices)
 
     def knows(self, structure: str) -> bool:
         """Anything can be pointed at; there are no classes."""
@@ -72,10 +82,9 @@ class Sam2d(Backbone):
             layout = self.layout((rows, columns), _spacing(matrix))
             shown = torch.cat([pictures(one, z, self.options.channels) for z in range(slices)])
             made.append(layout.pixels(shown))
-        maps = self.embed(torch.cat(made).to(image.device))
-        # (B * Z, C, h, w) -> (B, C, w, h, Z)
-        stacked = [m.reshape(count, slices, *m.shape[1:]).permute(0, 2, 4, 3, 1) for m in maps]
-        return Features(stacked, affine, (columns, rows, slices))
+        maps = self.embed_stacks(torch.stack(made).to(image.device))
+        # (B, Z, C, h, w) -> (B, C, w, h, Z)
+        return Features([m.permute(0, 2, 4, 3, 1) for m in maps], affine, (columns, rows, slices))
 
     def decode(self, features: Features, prompts: Sequence[Prompt]) -> torch.Tensor:
         """Logits (B, K, X, Y, Z), each prompt by itself, taken from slice to slice by `walk`."""
@@ -109,10 +118,27 @@ class Sam2d(Backbone):
             prompt = replace(prompt, points=(), signs=())
         return place(prompt, affine, shape)
 
-    def session(self, volume: Volume, modality: str, *, overlap: float | None, precision: str) -> Any:
+    def session(self, volume: Volume, origin: Origin | str, *, overlap: float | None, precision: str) -> Any:
         """Slices of the whole scan, in one or more planes."""
         del overlap
-        return SliceSession(self, volume, modality, precision)
+        return SliceSession(self, volume, origin, precision)
+
+    def embed_stacks(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+        """Embeddings of whole stacks (B, Z, 3, edge, edge), each (B, Z, C, h, w)."""
+        if not self.groups.together:
+            return _stacked(self.embed(pixels.flatten(0, 1)), pixels)
+        found = []
+        for group in self.groups.of(pixels.shape[1]):
+            kept = slice(group.first - group.start, group.last - group.start)
+            maps = self.embed_group(pixels[:, group.start : group.stop])
+            found.append([m[:, kept] for m in maps])
+        return [torch.cat(parts, dim=1) for parts in zip(*found, strict=True)]
+
+    def embed_group(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+        """Embeddings of slices that see each other (B, Z, 3, edge, edge), each (B, Z, C, h, w)."""
+        with self.groups.encoding(pixels.shape[1]):
+            maps = self.embed(pixels.flatten(0, 1))
+        return _stacked(maps, pixels)
 
     def embed(self, pixels: torch.Tensor) -> list[torch.Tensor]:
         """Embeddings of pictures (N, 3, edge, edge), finest first, each (N, C, h, w)."""
@@ -177,6 +203,11 @@ class Sam2d(Backbone):
 def is_ambiguous(ask: Ask) -> bool:
     """Whether nothing but one click says what is meant."""
     return len(ask.signs) == 1 and ask.box is None and ask.low is None
+
+
+def _stacked(maps: Sequence[torch.Tensor], pixels: torch.Tensor) -> list[torch.Tensor]:
+    """Maps (B * Z, C, h, w) of pictures (B, Z, ...) -> (B, Z, C, h, w)."""
+    return [m.reshape(*pixels.shape[:2], *m.shape[1:]) for m in maps]
 
 
 def _tensors(layout: Layout, ask: Ask, device: torch.device) -> dict[str, torch.Tensor | None]:

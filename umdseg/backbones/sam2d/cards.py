@@ -24,6 +24,12 @@ PARAMETERS_SAM2 = 38_962_498
 
 ATTENTION = r"vision_encoder\.layers\.\d+\.attn\.(qkv|proj)"
 ATTENTION_SAM2 = r"vision_encoder\.backbone\.blocks\.\d+\.attn\.(qkv|proj)"
+# mask 0 answers boxes and several clicks, the best of the others a single click
+HEADS = r"mask_decoder\.output_hypernetworks_mlps\.[0-3]\.proj_out"
+BOX_HEAD = r"mask_decoder\.output_hypernetworks_mlps\.0\.proj_out"
+# clicks and corners have a table each in SAM, one in SAM 2
+PROMPT_EMBEDDINGS = r"prompt_encoder\.(point_embed(\.[0-3])?|not_a_point_embed|no_mask_embed)\.weight"
+BOX_EMBEDDINGS = r"prompt_encoder\.(point_embed\.[23]|no_mask_embed)\.weight"
 
 # MedSAM's preprocessing (`pre_CT_MR.py`): the soft tissue window for CT, else percentiles of what is above 0
 _PICTURES: Mapping[Modality, Intensity] = {
@@ -60,6 +66,7 @@ def medsam_card() -> Card:
         "too; terms of the public data sets behind the weights, and whether PET was among them, not verified",
     )
     card = _card("medsam", weights, MEDSAM)
+    card = replace(card, head=BOX_HEAD, prompt_parameters=BOX_EMBEDDINGS)
     return replace(card, trained_on=("ct", "mr"), prompts=("box",))
 
 
@@ -89,7 +96,7 @@ def medsam2_card() -> Card:
         "weights for CT lesions; whether PET was in training and whether clicks are taken not verified",
     )
     card = _hiera(_card("medsam2", weights, MEDSAM2))
-    return replace(card, trained_on=("ct", "mr"), prompts=("box",))
+    return replace(card, trained_on=("ct", "mr"), prompts=("box",), head=BOX_HEAD)
 
 
 def _sam(name: str, file: str) -> Card:
@@ -126,6 +133,9 @@ def _card(name: str, weights: Weights, citation: str) -> Card:
         prompts=("point", "clicks", "box"),
         prompt_enters="decoder",
         adapter_targets=ATTENTION,
+        head=HEADS,
+        prompt_parameters=PROMPT_EMBEDDINGS,
+        slicewise=True,
         stem="vision_encoder.patch_embed.projection",
         citation=citation,
         overlap=0.0,

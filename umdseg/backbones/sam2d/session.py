@@ -15,7 +15,7 @@ from umdseg.backbones.sam2d.stack import Stack, whole
 from umdseg.data.geometry import Grid, Volume, resample_slabs
 from umdseg.data.preprocess import Preprocessing, prepare_image
 from umdseg.progress import track
-from umdseg.vocabulary import Prompt
+from umdseg.vocabulary import Origin, Prompt
 
 if TYPE_CHECKING:
     from umdseg.backbones.sam2d.backbone import Sam2d
@@ -31,13 +31,13 @@ class SliceSession:
     Args:
         backbone: in eval mode.
         volume: the scan as it is, in its units.
-        modality: chooses intensities, and among adapters.
+        origin: chooses intensities, and among adapters.
         precision: auto, fp32, bf16.
     """
 
-    def __init__(self, backbone: Sam2d, volume: Volume, modality: str, precision: str) -> None:
+    def __init__(self, backbone: Sam2d, volume: Volume, origin: Origin | str, precision: str) -> None:
         self.native = volume.grid
-        self._backbone, self._modality, self._precision = backbone, modality, precision
+        self._backbone, self._origin, self._precision = backbone, Origin.of(origin), precision
         self._device = next(backbone.parameters()).device
         autocast(precision, self._device)
         kept = Kept(backbone.options.cached_mb << 20)
@@ -72,7 +72,7 @@ class SliceSession:
         asked = [self._history[-1].get(name, Prompt(name)) for name in structures]
         self._backbone.check_prompts(asked)
         target = grid or self.native
-        with self._backbone.routed(self._modality), autocast(self._precision, self._device):
+        with self._backbone.routed(self._origin), autocast(self._precision, self._device):
             found = [self._answered(prompt) for prompt in asked]
         current = set(self._history[-1].values())
         self._found = {prompt: answers for prompt, answers in self._found.items() if prompt in current}
@@ -86,7 +86,7 @@ class SliceSession:
     def _stack(self, volume: Volume, plane: str, kept: Kept) -> Stack:
         card = self._backbone.card
         numbers = Preprocessing(card.spacing, card.intensity, card.crop, (1, 1, 1), PLANES[plane])
-        prepared = prepare_image(volume, self._modality, numbers)
+        prepared = prepare_image(volume, str(self._origin.modality), numbers)
         return Stack(self._backbone, whole(prepared.image[0]), prepared.grid, kept)
 
     def _answered(self, prompt: Prompt) -> list[Found]:

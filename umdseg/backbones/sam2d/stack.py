@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from umdseg.backbones.sam2d.groups import Group
 from umdseg.backbones.sam2d.kept import Kept
 from umdseg.data.geometry import Grid
 
@@ -41,8 +42,20 @@ class Stack:
 
     def embedding(self, number: int) -> list[torch.Tensor]:
         """Embeddings of one slice, each map (1, C, h, w)."""
-        key = (id(self), number)
-        return self._kept.get(key, lambda: self._backbone.embed(self.pixels(number)))
+        if not self._backbone.groups.together:
+            return self._kept.get((id(self), number), lambda: self._backbone.embed(self.pixels(number)))
+        groups = self._backbone.groups.of(self.grid.shape[2])
+        group = next(one for one in groups if one.first <= number < one.last)
+        # kept as a group: its slices are made together
+        maps = self._kept.get((id(self), group), lambda: self._embedded(group))
+        return [m[number - group.first][None] for m in maps]
+
+    def _embedded(self, group: Group) -> list[torch.Tensor]:
+        """Embeddings (Z, C, h, w) of the slices that are taken from a group."""
+        pixels = torch.cat([self.pixels(number) for number in range(group.start, group.stop)])
+        kept = slice(group.first - group.start, group.last - group.start)
+        # copied, so that the slices left out are not kept with them
+        return [m[0, kept].clone() for m in self._backbone.embed_group(pixels[None])]
 
 
 def pictures(image: torch.Tensor, number: int, channels: str) -> torch.Tensor:

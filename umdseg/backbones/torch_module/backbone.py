@@ -13,7 +13,7 @@ from umdseg.backbones.card import Card
 from umdseg.backbones.weights import State
 from umdseg.data.geometry import Volume
 from umdseg.errors import UserError
-from umdseg.vocabulary import Modality, Prompt
+from umdseg.vocabulary import Modality, Origin, Prompt
 
 
 class TorchModule(Backbone):
@@ -76,7 +76,7 @@ class TorchModule(Backbone):
         rows = nn.functional.one_hot(indices, self._named())
         return rows.to(next(self.net.parameters()).device, torch.float32)
 
-    def session(self, volume: Volume, modality: str, *, overlap: float | None, precision: str) -> Any:
+    def session(self, volume: Volume, origin: Origin | str, *, overlap: float | None, precision: str) -> Any:
         """None: shared windows do, for modules that take one scan.
 
         Raises:
@@ -86,7 +86,7 @@ class TorchModule(Backbone):
         if len(self.channels) > 1:
             raise UserError(
                 f"model {self.card.name} takes {' and '.join(self.channels)} of one person together; "
-                f"only {modality} was given",
+                f"only {Origin.of(origin).modality} was given",
                 expected="umdseg.inference.together.open_together with all of them",
             )
 

@@ -14,7 +14,7 @@ from umdseg.backbones.voxtell.bank import Bank
 from umdseg.backbones.voxtell.session import VoxtellSession
 from umdseg.data.geometry import Volume
 from umdseg.errors import UserError
-from umdseg.vocabulary import Prompt
+from umdseg.vocabulary import Origin, Prompt
 
 
 class Voxtell(Backbone):
@@ -54,9 +54,9 @@ class Voxtell(Backbone):
         planes = [logits[:, [texts.index(text) for text in group]].amax(dim=1) for group in asked]
         return torch.stack(planes, dim=1)
 
-    def session(self, volume: Volume, modality: str, *, overlap: float | None, precision: str) -> Any:
+    def session(self, volume: Volume, origin: Origin | str, *, overlap: float | None, precision: str) -> Any:
         """The package's predictor on the scan's own voxels."""
-        return VoxtellSession(self, volume, modality, overlap, precision)
+        return VoxtellSession(self, volume, origin, overlap, precision)
 
     def texts(self, prompt: Prompt) -> list[str]:
         """What a prompt asks the network for: its text, or the names of the structure or its members.

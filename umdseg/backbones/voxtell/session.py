@@ -14,7 +14,7 @@ from umdseg.backbones.piece import Piece, scores
 from umdseg.backbones.precision import autocast
 from umdseg.data.geometry import Grid, Volume, reoriented
 from umdseg.errors import UserError
-from umdseg.vocabulary import Prompt
+from umdseg.vocabulary import Origin, Prompt
 
 if TYPE_CHECKING:
     from umdseg.backbones.voxtell.backbone import Voxtell
@@ -34,7 +34,7 @@ class VoxtellSession:
     Args:
         backbone: in eval mode.
         volume: the scan as it is, in its units.
-        modality: chooses among adapters.
+        origin: chooses among adapters.
         overlap: share by which windows overlap; None = 1/2, as the package does.
         precision: auto (the package's own: float16 on CUDA, else float32), fp32, bf16.
 
@@ -43,10 +43,10 @@ class VoxtellSession:
     """
 
     def __init__(
-        self, backbone: Voxtell, volume: Volume, modality: str, overlap: float | None, precision: str
+        self, backbone: Voxtell, volume: Volume, origin: Origin | str, overlap: float | None, precision: str
     ) -> None:
         self.native = volume.grid
-        self._backbone, self._modality = backbone, modality
+        self._backbone, self._origin = backbone, Origin.of(origin)
         autocast(precision, next(backbone.parameters()).device)
         step = 1 - (backbone.card.overlap if overlap is None else overlap)
         self._predictor = _predictor(backbone, step, precision)
@@ -102,7 +102,7 @@ class VoxtellSession:
         for start in range(0, len(new), chunk):
             some = new[start : start + chunk]
             vectors = self._backbone.bank.embeddings(some)[None].to(self._predictor.device)
-            with self._backbone.routed(self._modality):
+            with self._backbone.routed(self._origin):
                 logits = self._predictor.predict_sliding_window_return_logits(self._image, vectors)
             for text, found in zip(some, logits.cpu(), strict=True):
                 back = turned(found.numpy(), self._backbone.card.orientation, axes_of(self.native))
