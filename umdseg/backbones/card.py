@@ -111,6 +111,7 @@ class Card:
         adapter_targets: regular expression of module names adapters go to.
         stem: name of the first convolution (for early fusion).
         citation: what to cite.
+        scratch: there are no weights to be had: the network is to be trained here, from a random start.
     """
 
     name: str
@@ -136,6 +137,7 @@ class Card:
     output: Literal["sigmoid", "softmax", "mask"] = "sigmoid"
     overlap: float = 0.25
     blending: Literal["gaussian", "constant"] = "gaussian"
+    scratch: bool = False
 
     def knows(self, structure: str) -> bool:
         """Whether the model has the structure, itself or as a group of structures it has."""

@@ -32,7 +32,7 @@ def open_together(
     """Open a session on scans that share one patient space.
 
     Args:
-        backbone: model in eval mode that takes several modalities.
+        backbone: model in eval mode that takes several modalities (`takes`).
         volumes: modality -> scan; all are brought onto the grid of the model's first channel.
         window: voxels of one network pass; None = the card's.
         overlap: share by which sliding windows overlap; None = the card's.
@@ -41,16 +41,16 @@ def open_together(
     Raises:
         UserError: a modality is missing or not wanted, or the model takes one scan at a time.
     """
-    own: Any = getattr(backbone, "session_of", None)
-    if own is not None:
-        session: VolumeSession = own(volumes, overlap=overlap, precision=precision)
-        return session
-    card, wanted = backbone.card, tuple(getattr(backbone, "channels", ()))
-    if set(volumes) != set(wanted):
+    card, wanted = backbone.card, backbone.takes
+    if not wanted or set(volumes) != set(wanted):
         raise UserError(
             f"model {card.name} was given {' and '.join(volumes) or 'nothing'}",
             expected=f"exactly {' and '.join(wanted)} of one person" if wanted else "one scan at a time",
         )
+    own: Any = getattr(backbone, "session_of", None)
+    if own is not None:
+        session: VolumeSession = own(volumes, overlap=overlap, precision=precision)
+        return session
     edges = check_window(card, window)
     first = volumes[wanted[0]]
     grid = canonical_grid(first.grid, card.spacing, card.orientation)

@@ -95,6 +95,7 @@ def unet_card(options: UnetOptions) -> Card:
         adapter_targets=RESENC_CONVOLUTIONS if residual else PLAIN_CONVOLUTIONS,
         stem="encoder.stem.convs.0.conv" if residual else "input_block.conv1.conv",
         citation=RESENC if residual else CITATION,
+        scratch=True,
     )
 
 
