@@ -16,7 +16,9 @@ def _subject(*modalities):
 def test_spellings_are_those_of_the_design():
     assert vocabulary.MODALITIES == ("ct", "pet", "mr")
     assert vocabulary.STAGES == ("zero_shot", "adapted", "supervised")
-    assert set(vocabulary.PROMPT_KINDS) == {"auto", "point", "clicks", "box", "text", "auto_point"}
+    assert set(vocabulary.PROMPT_KINDS) == {
+        "auto", "point", "clicks", "box", "text", "auto_point", "lasso", "scribble",
+    }  # fmt: skip
     assert set(vocabulary.STATUSES) == {
         "ok", "empty_reference", "modality_absent", "class_unknown", "prompt_unsupported", "failed",
     }  # fmt: skip

@@ -85,6 +85,8 @@ _TABLES: dict[str, dict[str, str]] = {
         "box": "umdseg.prompts.box:BoxPrompts",
         "auto_point": "umdseg.prompts.auto_point:AutoPointPrompts",
         "text": "umdseg.prompts.text:TextPrompts",
+        "lasso": "umdseg.prompts.lasso:LassoPrompts",
+        "scribble": "umdseg.prompts.scribble:ScribblePrompts",
     },
 }
 

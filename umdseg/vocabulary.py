@@ -12,7 +12,7 @@ import torch
 Modality = Literal["ct", "pet", "mr"]
 Units = Literal["HU", "SUV", "a.u."]
 Stage = Literal["zero_shot", "adapted", "supervised"]
-PromptKind = Literal["auto", "point", "clicks", "box", "text", "auto_point"]
+PromptKind = Literal["auto", "point", "clicks", "box", "text", "auto_point", "lasso", "scribble"]
 Status = Literal["ok", "empty_reference", "modality_absent", "class_unknown", "prompt_unsupported", "failed"]
 Split = Literal["train", "val", "test", "all"]
 
@@ -105,6 +105,27 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Contour:
+    """A line drawn by hand, in patient space: around what it marks, or through it.
+
+    Attributes:
+        points: its corners in patient millimetres (RAS+), in the order they were drawn.
+        closed: True for a lasso, which marks what it surrounds in the plane it lies in (its last point is
+            joined to its first); False for a scribble, which marks what it runs over.
+        sign: 1 (the structure) or 0 (what is not it).
+    """
+
+    points: tuple[Millimetres, ...]
+    closed: bool = True
+    sign: int = 1
+
+    @property
+    def kind(self) -> PromptKind:
+        """Lasso or scribble."""
+        return "lasso" if self.closed else "scribble"
+
+
+@dataclass(frozen=True)
 class Prompt:
     """What the model is asked for, stated in patient space so one click fits every modality.
 
@@ -115,6 +136,7 @@ class Prompt:
         signs: 1 (inside the structure) or 0 (outside), one per point.
         box: lower and upper corner in patient millimetres (RAS+).
         text: free text.
+        contours: lassos and scribbles, in the order they were drawn.
     """
 
     structure: str
@@ -123,6 +145,7 @@ class Prompt:
     signs: tuple[int, ...] = ()
     box: tuple[Millimetres, Millimetres] | None = None
     text: str | None = None
+    contours: tuple[Contour, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.points) != len(self.signs):

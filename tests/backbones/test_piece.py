@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from umdseg.backbones import piece
+from umdseg.backbones import slabs
 from umdseg.backbones.piece import Piece, scores
 from umdseg.data.geometry import Grid
 
@@ -20,7 +20,7 @@ def gather(pieces, target):
 
 @pytest.fixture(autouse=True)
 def small_slabs(monkeypatch):
-    monkeypatch.setattr(piece, "SLAB_NUMBERS", 9 * 8 * 6 * 5)
+    monkeypatch.setattr(slabs, "SLAB_NUMBERS", 9 * 8 * 6 * 5)
 
 
 def test_the_scans_own_grid_gets_the_values_unchanged():

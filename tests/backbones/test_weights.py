@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from umdseg import load_backbone
 from umdseg.backbones import Weights
+from umdseg.backbones.loaded import Loaded
 from umdseg.backbones.vista3d import tiny_network
 from umdseg.backbones.weights import fetch, load_strict, read_state, state_hash
 from umdseg.errors import UserError
@@ -72,6 +73,32 @@ def test_every_published_layout_loads_bit_for_bit(layout: str, official: State, 
     assert backbone.random_weights is False
     assert backbone.weights_sha256 is not None
     assert backbone.state_sha256 == state_hash(official)
+    share = backbone.loaded
+    assert share is not None
+    assert (share.total, share.pretrained, share.fresh) == (len(official), len(official), ())
+    # another network's values under the shipped one's name are not the shipped file
+    assert share.told().endswith("sha256 not verified")
+    expected = {"plain": "", "safetensors": "", "monai 1.3": "names converted", "net": "under 'net'",
+                "state_dict with module.": "under 'state_dict', prefix 'module.'",
+                "safetensors with network.": "prefix 'network.'"}  # fmt: skip
+    if layout in expected:
+        assert share.layout == expected[layout]
+
+
+def test_the_shipped_weights_are_complete_and_verified() -> None:
+    backbone = load_backbone("vista3d_tiny")
+    count = len(backbone.net.state_dict())
+    assert backbone.loaded is not None
+    assert backbone.loaded.told() == (
+        f"vista3d_tiny.safetensors, {count} of {count} tensors (100 %), sha256 verified"
+    )
+    assert backbone.loaded.record()["random_tensors"] == []
+    assert load_backbone("vista3d_tiny", "random").loaded is None
+
+
+def test_a_share_is_never_rounded_up_to_all() -> None:
+    told = Loaded("a.pt", 1000, ("decoder1.a", "decoder1.b", "out.c", "x.y", "z.w")).told()
+    assert "995 of 1000 tensors pretrained (99 %); 5 start at random (decoder1, out, x, ...)" in told
 
 
 def test_a_prefix_of_the_networks_own_names_stays(tmp_path: Path) -> None:

@@ -97,6 +97,14 @@ def test_status_is_where_the_weights_are(weights: Weights, cached: Any, status: 
     assert listing.status(found) == status
 
 
+def test_networks_to_be_trained_here_are_from_scratch() -> None:
+    column = listing.COLUMNS.index("status")
+    trained_here = [name for name in registry.names("model") if listing.row(name)[column] == "from scratch"]
+    assert trained_here == ["resenc_unet", "unet"]
+    # these come with a folder or a module of the user's own
+    assert {listing.row(name)[column] for name in ("nnunet", "torch_module")} == {"by hand"}
+
+
 def test_one_card_in_full_says_what_is_not_verified(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from umdseg import registry
 from umdseg.backbones import Backbone, load_backbone
-from umdseg.vocabulary import Prompt, PromptKind
+from umdseg.vocabulary import Contour, Prompt, PromptKind
 
 # tests are no package: the table beside this file is loaded by its path
 _spec = importlib.util.spec_from_file_location("models_table", Path(__file__).with_name("models_table.py"))
@@ -63,6 +63,9 @@ class Models:
             return Prompt(structure, kind, text=structure if kind == "text" else None)
         if kind == "box":
             return Prompt(structure, kind, box=((x - 9, y - 9, z - 5), (x + 9, y + 9, z + 5)))
+        if kind in ("lasso", "scribble"):
+            line = ((x - 9, y - 9, z), (x + 9, y - 9, z), (x, y + 9, z))
+            return Prompt(structure, kind, contours=(Contour(line, closed=kind == "lasso"),))
         return Prompt(structure, kind, ((x, y, z),), (1,))
 
 

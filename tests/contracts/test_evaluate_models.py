@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from umdseg import registry
 from umdseg.runs import door
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,16 +49,17 @@ def test_every_model_is_evaluated_with_random_weights_and_says_so(
 ) -> None:  # fmt: skip
     monkeypatch.setenv("UMDSEG_CACHE", str(tmp_path / "cache"))
     backbone = models(name)
+    assert backbone.takes == registry.resolve("model", name).listing().takes
     kind = next(k for k in ("auto", "point", "box") if k in backbone.card.prompts)
     with models.shrunk(name) as options:
         own = [f"model.{key}={written(value)}" for key, value in options.items()]
         chosen = [f"model={name}", "model.weights=random", f"prompt={kind}", f"runs_dir={tmp_path}/runs"]
         status = door.main("evaluate", [*chosen, *own, *body])
     out, err = capfd.readouterr()
-    if name == "lesiontracer":
-        # two scans of one person at once: one alone is a mistake, and said
-        assert status == 1
-        assert "together" in err
+    if backbone.takes:
+        # two scans of one person at once: one alone is a mistake of the configuration
+        assert status == 2
+        assert "data.modalities: ['ct'], without pet" in err
         return
     assert status == 0, err
     said = " ".join(err.split())
@@ -71,6 +74,48 @@ def test_every_model_is_evaluated_with_random_weights_and_says_so(
     else:
         assert row["status"] == "class_unknown"
         assert np.isnan(row["dice"])
+
+
+def test_a_model_of_ct_and_pet_is_evaluated_on_both_scans_of_a_phantom(
+    models: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UMDSEG_CACHE", str(tmp_path / "cache"))
+    data = ["data=phantom", "data.train=0", "data.test=1", "data.structures=[liver,spleen]", "prompt=auto"]
+    quick = [
+        "model.mirroring=false",
+        "evaluation.overlap=0",
+        "evaluation.metrics=[dice]",
+        "evaluation.bootstrap=100",
+    ]
+    with models.shrunk("lesiontracer") as options:
+        # phantoms have no lesions
+        facts = next(Path(options["folder"]).rglob("dataset.json"))
+        told = {**json.loads(facts.read_text()), "labels": {"background": 0, "liver": 1}}
+        facts.write_text(json.dumps(told))
+        own = [f"model.{key}={written(value)}" for key, value in options.items()]
+        chosen = ["model=lesiontracer", "model.weights=random", f"runs_dir={tmp_path}/runs"]
+        status = door.main("evaluate", [*chosen, *own, *data, *quick])
+    out, err = capfd.readouterr()
+    assert status == 0, err
+    run = Path(out.strip())
+    cases = pd.read_parquet(run / "cases.parquet")
+    assert set(cases["modality"]) == set(cases["subset"]) == {"ct+pet"}
+    liver = cases[cases["structure"] == "liver"].set_index("score_grid")
+    assert list(liver["status"]) == ["ok", "ok"]
+    # the CT's label is what it is scored against
+    (subject,) = set(cases["subject"])
+    drawn = json.loads((run / "predictions" / subject / "overlays.json").read_text())
+    truth = nib.load(drawn["scans"]["ct"]["label"])
+    voxels = (np.asanyarray(truth.dataobj) == drawn["structures"]["liver"]).sum()
+    volume = voxels * abs(np.linalg.det(truth.affine[:3, :3])) / 1000
+    assert liver.loc["label", "volume_ref_ml"] == pytest.approx(volume, rel=1e-3)
+    saved = nib.load(run / "predictions" / subject / "ct+pet__zero_shot__auto.nii.gz")
+    assert saved.shape == truth.shape
+    assert json.loads((run / "gap.json").read_text())["gaps"] == []
+    assert "CT+PET" in (run / "report.html").read_text()
+    assert "CT+PET" in err
+    unknown = cases[cases["structure"] == "spleen"]
+    assert set(unknown["status"]) == {"class_unknown"}
 
 
 OUTSIDE = """

@@ -201,7 +201,8 @@ def shifted(prompt: Prompt, by: list[float]) -> Prompt:
         return point[0] + by[0], point[1] + by[1], point[2] + by[2]
 
     box = (move(prompt.box[0]), move(prompt.box[1])) if prompt.box else None
-    return replace(prompt, points=tuple(move(p) for p in prompt.points), box=box)
+    contours = tuple(replace(c, points=tuple(map(move, c.points))) for c in prompt.contours)
+    return replace(prompt, points=tuple(map(move, prompt.points)), box=box, contours=contours)
 
 
 @torch.no_grad()

@@ -41,6 +41,8 @@ def labels(modality, spleen=False):
 class Filler(nn.Module):
     """Fills the box it is given."""
 
+    takes = ()
+
     def __init__(self) -> None:
         super().__init__()
         self.card = SimpleNamespace(prompts=("box",))

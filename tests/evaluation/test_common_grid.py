@@ -64,6 +64,7 @@ class Ball(nn.Module):
     """A model whose answer is one and the same body in millimetres, whatever the scan."""
 
     adapter = None
+    takes = ()
 
     def __init__(self) -> None:
         super().__init__()

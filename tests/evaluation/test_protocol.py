@@ -62,6 +62,7 @@ class Reader(nn.Module):
     """Stands in for a backbone; `pet_share` of PET slices are seen, the CT fully."""
 
     adapter = None
+    takes = ()
     new_structures: dict[str, int] = {}  # noqa: RUF012
 
     def __init__(self, known=("liver", "tumour"), prompts=("auto", "point")) -> None:

@@ -90,10 +90,10 @@ def test_logits_on_another_grid_are_the_resampled_logits(
     tiny: Backbone, count: int, kept: int, turned: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """20 classes are more than the 16 channels of F: there resampling comes before the linear layer."""
-    from umdseg.inference import window
+    from umdseg.backbones import slabs
 
     monkeypatch.setattr(classes, "DENSE_BYTES", kept)
-    monkeypatch.setattr(window, "SLAB_NUMBERS", 22 * 18 * 9 * 30)
+    monkeypatch.setattr(slabs, "SLAB_NUMBERS", 22 * 18 * 9 * 30)
     names = [*tiny.card.structures][:count]
     names += [f"new_{i}" for i in range(count - len(names))]
     rows = tiny.add_structures(names)
@@ -179,13 +179,13 @@ def test_the_label_map_is_the_best_positive_logit(tiny: Backbone) -> None:
 
 
 def test_slabs_do_not_change_the_result(tiny: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    from umdseg.inference import window
+    from umdseg.backbones import slabs
 
     x = volume(16, 16, 24)
     session = inference.open_tensor(tiny, x, window=16, precision="fp32")
     finer = Grid((20, 18, 31), np.diag([4.0, 5.0, 4.5, 1.0]))
     whole = logits(session, grid=finer)
-    monkeypatch.setattr(window, "SLAB_NUMBERS", 20 * 18 * 7 * 3)
+    monkeypatch.setattr(slabs, "SLAB_NUMBERS", 20 * 18 * 7 * 3)
     slabs = [part.shape[-1] for _, part in session.scores(NAMES, finer)]
     assert len(slabs) > 5
     assert sum(slabs) == 31
@@ -269,3 +269,30 @@ def test_a_click_outside_the_volume_asks_for_nothing(tiny: Backbone) -> None:
     session = inference.open_tensor(tiny, volume(16, 16, 16), window=16)
     session.prompt([Prompt("liver", "point", ((-100.0, 0.0, 0.0),), (1,))])
     assert (logits(session, ["liver"]) == -10).all()
+
+
+@pytest.mark.parametrize("kind", ["box", "lasso"])
+def test_a_box_or_a_contour_is_answered_by_the_window_around_its_middle(tiny: Backbone, kind: str) -> None:
+    from umdseg.inference.clicks import ClickWindows
+    from umdseg.vocabulary import Contour
+
+    asked: list[tuple[int, int, int]] = []
+
+    class Stub:
+        def decode(self, features: object, prompts: list[Prompt]) -> torch.Tensor:
+            return torch.ones(1, 1, 16, 16, 16)
+
+    def encode(start: tuple[int, int, int]) -> object:
+        asked.append(start)
+        return object()
+
+    windows = ClickWindows(Stub(), Grid((48, 48, 48), np.diag([2.0, 2, 2, 1])), (16, 16, 16), encode)  # type: ignore[arg-type]
+    corners = ((40.0, 30.0, 50.0), (60.0, 50.0, 50.0))
+    # the middle is at (50, 40, 50) mm: voxel (25, 20, 25), eight voxels into its window
+    if kind == "box":
+        prompt = Prompt("liver", "box", box=corners)
+    else:
+        ring = ((40.0, 30.0, 50.0), (60.0, 30.0, 50.0), (60.0, 50.0, 50.0), (40.0, 50.0, 50.0))
+        prompt = Prompt("liver", "lasso", contours=(Contour(ring, closed=True, sign=1),))
+    assert len(windows.decode(prompt)) == 1
+    assert asked == [(17, 12, 17)]

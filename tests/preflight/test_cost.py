@@ -21,6 +21,7 @@ def test_a_ledger_knows_the_most_bytes_alive_at_once() -> None:
         view = c.view(2, -1)[0]
         del b, c
     assert ledger.peak == 8 * MB
+    assert ledger.made == 12 * MB, "the view made nothing"
     assert ledger.now == 4 * MB, "a view keeps its storage"
     del view
     assert ledger.now == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from umdseg.preflight.table import grouped, table
 def _no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     """A known pace, so that the estimate can be computed by hand."""
     monkeypatch.setattr(estimate, "throughput", lambda *_: 1e12)
+    monkeypatch.setattr(estimate, "product_throughput", lambda *_: 1e12)
+    monkeypatch.setattr(estimate, "writing", lambda *_: math.inf)
 
 
 def checks(csv: Path, *overrides: str, door: str = "train", read: bool = False) -> dict[str, Check]:
@@ -91,7 +94,7 @@ def test_the_estimate_follows_from_its_numbers(bodies: Callable) -> None:
     import re
 
     found = checks(bodies(4), "fit.steps=1000", "prompt=auto")
-    flops = float(re.search(r"([\d,]+) GFLOP a window", found["time"].numbers)[1].replace(",", ""))
+    flops = float(re.search(r"([\d,.]+) GFLOP a window", found["time"].numbers)[1].replace(",", ""))
     # windows are 432 x 288 x 384 mm: one holds a CT of 384 x 288 x 240 mm, two a PET of 400 x 300 x 240
     assert "2 x predicting 6 windows" in found["time"].numbers
     minutes = float(re.search(r"fitting (\d+) min", found["time"].numbers)[1])
@@ -126,7 +129,7 @@ class Net(torch.nn.Conv3d):
 """
 CARD = """
 spacing: [8, 8, 8]
-window: [16, 16, 16]
+window: [48, 48, 48]
 divisor: 1
 intensity: {ct: {kind: window, low: -160, high: 240}, pet: {kind: percentile, low: 1, high: 99}}
 output: softmax
@@ -135,14 +138,31 @@ weights: {licence: MIT, commercial: true}
 """
 
 
-def test_a_model_that_looks_at_values_is_not_estimated_but_checked(bodies: Callable, tmp_path: Path) -> None:
+def test_a_model_that_looks_at_values_is_tried_on_a_small_window(bodies: Callable, tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(NET)
     (tmp_path / "card.yaml").write_text(CARD)
     own = [f"model.module={tmp_path}/net.py:Net", f"model.card={tmp_path}/card.yaml", "model.weights=random"]
     found = checks(bodies(4), "model=torch_module", *own, "prompt=auto", door="evaluate")
     assert told(found, "refuse") == []
-    assert "not estimated" in found["memory"].numbers
-    assert "not estimated" in found["time"].numbers
+    assert "RAM" in found["memory"].numbers
+    # two products for each of 48^3 voxels and two outputs, multiplied and added
+    assert "tried on 32 x 32 x 32 voxels and scaled up" in found["time"].numbers
+    assert f"{2 * 2 * 48**3 / 1e9:.2g} GFLOP a window" in found["time"].numbers
+
+
+def test_a_model_that_cannot_be_tried_is_not_estimated_but_checked(bodies: Callable, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        NET.replace("return super", 'raise ValueError("not today")\n        return super')
+    )
+    (tmp_path / "card.yaml").write_text(CARD)
+    own = [f"model.module={tmp_path}/net.py:Net", f"model.card={tmp_path}/card.yaml", "model.weights=random"]
+    found = checks(bodies(4), "model=torch_module", *own, "prompt=auto", door="evaluate")
+    assert told(found, "refuse") == []
+    for name in ("memory", "time"):
+        assert (
+            "not estimated: one pass of torch_module cannot be tried (ValueError: not today)"
+            in found[name].numbers
+        )
 
 
 def deep(csv: Path) -> dict[str, Check]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -14,8 +15,10 @@ from umdseg import load_backbone
 from umdseg.backbones import Backbone, Features, Intensity
 from umdseg.backbones.vista3d_cards import vista3d_tiny_card
 from umdseg.data.geometry import Grid, Volume
+from umdseg.data.preprocess import Preprocessing, prepare_image
+from umdseg.inference.sampling import sample
 from umdseg.preflight import probe
-from umdseg.vocabulary import Prompt
+from umdseg.vocabulary import Prompt, PromptKind
 
 CUBE = probe.SPACING
 WINDOW = Intensity("window", -963.0, 1053.0)
@@ -40,7 +43,13 @@ def body() -> probe.Case:
 class Memory(Backbone):
     """Says the organs where its input looks as the phantom did in training, in `trained` and `scale`."""
 
-    def __init__(self, trained: str = "RAS", scale: Intensity = WINDOW, output: float = 1.0) -> None:
+    def __init__(
+        self,
+        trained: str = "RAS",
+        scale: Intensity = WINDOW,
+        output: float = 1.0,
+        kind: PromptKind = "auto",
+    ) -> None:
         super().__init__()
         case = probe.as_stored(body(), trained)
         values = torch.from_numpy(case.image.array).float()
@@ -52,8 +61,9 @@ class Memory(Backbone):
         shape = tuple(self.seen.shape)
         self.card = replace(
             vista3d_tiny_card(), spacing=(CUBE,) * 3, window=shape, divisor=1, crop=None, orientation="RAS",
-            intensity={"ct": WINDOW}, structures={"liver": 1, "spleen": 2}, prompts=("auto",),
+            intensity={"ct": WINDOW}, structures={"liver": 1, "spleen": 2}, prompts=(kind,),
         )  # fmt: skip
+        self.random_weights = False
 
     def encode(self, image: torch.Tensor, affine: torch.Tensor | None = None) -> Features:
         assert affine is not None
@@ -65,9 +75,83 @@ class Memory(Backbone):
         planes = torch.full((1, len(prompts), *image.shape[1:]), -10.0)
         familiar = (image[:, :x, :y, :z] - self.seen[:x, :y, :z]).abs() < 0.01
         for channel, prompt in enumerate(prompts):
-            organ = self.label[:x, :y, :z] == self.card.structures[prompt.structure]
+            organ = self.label[:x, :y, :z] == self.meant(prompt, features)
             planes[:, channel, :x, :y, :z] += 20.0 * self.output * (familiar & organ)
         return planes
+
+    def meant(self, prompt: Prompt, features: Features) -> int:
+        """The organ that is asked for: by name, the one clicked on, or the one whose box it is; 0 = none."""
+        if prompt.kind == "auto":
+            return self.card.structures[prompt.structure]
+        to_index = torch.linalg.inv(features.affine[0].double())
+        corners = torch.tensor(prompt.box or prompt.points, dtype=torch.float64)
+        index = corners @ to_index[:3, :3].T + to_index[:3, 3]
+        if prompt.box is None:
+            x, y, z = index[0].round().int().tolist()
+            within = all(0 <= i < n for i, n in zip((x, y, z), self.label.shape, strict=True))
+            return int(self.label[x, y, z]) if within else 0
+        low, high = index.min(dim=0).values, index.max(dim=0).values
+        for value in (1, 2):
+            voxels = torch.argwhere(self.label == value)
+            faces = torch.stack([voxels.min(dim=0).values - 0.5, voxels.max(dim=0).values + 0.5])
+            if torch.allclose(torch.stack([low, high]), faces.double(), atol=1e-3):
+                return value
+        return 0
+
+
+class Boxed(Memory):
+    """Takes boxes, which shared windows do not: its session sees the whole scan, turned as its card says."""
+
+    def session(self, volume: Volume, modality: str, *, overlap: float | None, precision: str) -> Any:
+        card = self.card
+        prepared = prepare_image(
+            volume, modality, Preprocessing(card.spacing, card.intensity, None, (1, 1, 1), card.orientation)
+        )
+        return Whole(self, volume.grid, prepared.image, prepared.grid)
+
+
+class Whole:
+    def __init__(self, backbone: Memory, native: Grid, image: torch.Tensor, grid: Grid) -> None:
+        self.backbone, self.native, self.image, self.grid = backbone, native, image, grid
+        self.asked: dict[str, Prompt] = {}
+
+    def prompt(self, prompts: Sequence[Prompt]) -> None:
+        self.asked |= {prompt.structure: prompt for prompt in prompts}
+
+    def scores(self, structures: Sequence[str], grid: Grid | None = None) -> Iterator[Any]:
+        features = self.backbone.encode(self.image[None], torch.from_numpy(self.grid.affine)[None])
+        logits = self.backbone.decode(features, [self.asked[name] for name in structures])[0]
+        yield slice(None), sample(logits, self.grid, grid or self.native, outside=-10.0)
+
+
+PROMPTED = (("point", Memory), ("clicks", Memory), ("box", Boxed))
+
+
+@pytest.mark.parametrize(("kind", "model"), PROMPTED, ids=lambda one: str(one))
+def test_models_that_are_prompted_are_told_apart_as_well(
+    kind: PromptKind, model: type[Memory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "phantom", lambda backbone: replace(body(), kind=kind))
+    (right,) = probe.probe(model(kind=kind), "fp32")
+    assert (right.level, "1.00, however it is stored" in right.what) == ("pass", True)
+    (turned,) = probe.probe(model("LPS", kind=kind), "fp32")
+    assert (turned.level, turned.nearest) == ("refuse", "LPS")
+    assert "the orientation is wrong" in turned.what
+    (scaled,) = probe.probe(model(scale=Intensity("window", -160, 240), kind=kind), "fp32")
+    assert scaled.level == "refuse"
+    assert "seen through a window of -160 to 240 HU" in scaled.what
+    (weak,) = probe.probe(model(output=0.0, kind=kind), "fp32")
+    assert weak.level == "warn"
+    assert "its card not to blame" in weak.what
+
+
+def test_random_weights_are_not_judged() -> None:
+    backbone = Memory("LPS")
+    backbone.random_weights = True
+    (found,) = probe.probe(backbone, "fp32")
+    assert found.level == "warn"
+    assert "asked by class" in found.what
+    assert "says nothing about the card" in found.what
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from umdseg.prompts.auto_point import AutoPointPrompts
 from umdseg.prompts.point import PointPrompts
 from umdseg.prompts.text import TextPrompts
 from umdseg.registry import names, resolve
-from umdseg.vocabulary import Prompt
+from umdseg.vocabulary import Contour, Prompt
 
 CLICKS = {"liver": (1.0, -2.0, 3.5)}
 
@@ -42,7 +42,15 @@ def test_text_asks_for_every_structure_in_words() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["auto", "point", "auto_point", "text"])
+@pytest.mark.parametrize("name", ["lasso", "scribble"])
+def test_contours_are_asked_with_where_one_was_drawn(name: str) -> None:
+    line = Contour(((0.0, 0.0, 5.0), (9.0, 0.0, 5.0), (9.0, 9.0, 5.0)), closed=name == "lasso")
+    prompts = resolve("prompt", name)().for_subject(["spleen", "liver"], {"liver": line})
+    assert prompts == [Prompt("liver", name, contours=(line,))]
+    assert prompts[0].contours[0].kind == name
+
+
+@pytest.mark.parametrize("name", ["auto", "point", "auto_point", "text", "lasso", "scribble"])
 def test_registered_prompts_say_their_kind(name: str) -> None:
     assert name in names("prompt")
     factory = resolve("prompt", name)

@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from umdseg.backbones.card import Card
+from umdseg.backbones.guards import check_edges, check_prompts
+from umdseg.backbones.loaded import Loaded
 from umdseg.data.geometry import Volume
-from umdseg.vocabulary import Origin, Prompt
+from umdseg.vocabulary import Modality, Origin, Prompt
 
 # logit of voxels nobody looked at (a probability of 5e-5): outside the scan, air, beyond a click's window
 BACKGROUND = -10.0
@@ -51,6 +53,7 @@ class Backbone(nn.Module, ABC):
         random_weights: True until weights are loaded; said plainly wherever results are shown.
         weights_sha256: hash of the loaded weights file, None while random.
         state_sha256: hash over the loaded tensors themselves, equal for every file layout.
+        loaded: what the weights file filled; None while random.
         new_structures: structures learned by an adapter -> class row.
         adapter: the injected adapter, None for the plain model.
     """
@@ -60,6 +63,7 @@ class Backbone(nn.Module, ABC):
     random_weights: bool = True
     weights_sha256: str | None = None
     state_sha256: str | None = None
+    loaded: Loaded | None = None
     new_structures: dict[str, int]
     adapter: Any = None
 
@@ -102,6 +106,17 @@ class Backbone(nn.Module, ABC):
         """(K, D) class vectors for `dense`."""
         raise NotImplementedError(f"{self.card.name} has no linear last layer")
 
+    def head_input(self, features: Features) -> torch.Tensor:
+        """(B, C, X, Y, Z) what `competing_rows` weigh: the input of the last layer, where that is linear."""
+        raise NotImplementedError(f"{self.card.name} has no linear last layer")
+
+    def competing_rows(self) -> torch.Tensor | None:
+        """(N, C + 1) weights and bias of all classes of a softmax on `head_input`, in the order of `dense`.
+
+        None where the last layer is not linear, or classes do not compete: then `dense` is all there is.
+        """
+        return None
+
     def merge(
         self, automatic: torch.Tensor, clicked: torch.Tensor, prompt: Prompt, affine: torch.Tensor
     ) -> torch.Tensor:
@@ -116,7 +131,7 @@ class Backbone(nn.Module, ABC):
         raise NotImplementedError(f"{self.card.name} takes no 'auto_point' prompts")
 
     def stem_input(self, image: torch.Tensor) -> torch.Tensor:
-        """What of windows (B, M, X, Y, Z) the first convolution sees: what `encode` does to values before it."""
+        """What the first convolution sees of windows (B, M, X, Y, Z): `encode` may change values before it."""
         return image
 
     def convert(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -141,6 +156,24 @@ class Backbone(nn.Module, ABC):
             The session, or None: windows around `encode` and `decode` do (the rule).
         """
         del volume, origin, overlap, precision
+
+    def check_prompts(self, prompts: Sequence[Prompt]) -> None:
+        """Refuse prompts that the model does not take.
+
+        Raises:
+            UserError: see `umdseg.backbones.guards.check_prompts`.
+        """
+        check_prompts(self.card, prompts)
+
+    def check_edges(self, image: torch.Tensor) -> tuple[int, int, int]:
+        """The shape (X, Y, Z) of windows (B, C, X, Y, Z).
+
+        Raises:
+            UserError: an edge that is no multiple of the card's divisor.
+        """
+        shape = (int(image.shape[2]), int(image.shape[3]), int(image.shape[4]))
+        check_edges(self.card, shape)
+        return shape
 
     @contextmanager
     def routed(self, origin: Origin | str | None) -> Iterator[None]:
@@ -171,6 +204,11 @@ class Backbone(nn.Module, ABC):
             rest = [channel for channel in range(dense.shape[1]) if channel not in own]
             planes.append(torch.logsumexp(dense[:, own], 1) - torch.logsumexp(dense[:, rest], 1))
         return torch.stack(planes, dim=1)
+
+    @property
+    def takes(self) -> tuple[Modality, ...]:
+        """Modalities taken together, in the order of the input channels; empty: one scan at a time."""
+        return ()
 
     @property
     def has_dense(self) -> bool:

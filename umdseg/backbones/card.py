@@ -116,6 +116,7 @@ class Card:
         slicewise: the network sees the axial slices of a volume one by one.
         stem: name of the first convolution (for early fusion).
         citation: what to cite.
+        scratch: there are no weights to be had: the network is to be trained here, from a random start.
     """
 
     name: str
@@ -144,6 +145,7 @@ class Card:
     head: str = ""
     prompt_parameters: str = ""
     slicewise: bool = False
+    scratch: bool = False
 
     def knows(self, structure: str) -> bool:
         """Whether the model has the structure, itself or as a group of structures it has."""

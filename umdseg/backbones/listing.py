@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from umdseg.backbones.card import Card, Weights
 from umdseg.backbones.options import ModelOptions
+from umdseg.registry import resolve
 from umdseg.vocabulary import Modality, PromptKind
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
@@ -26,6 +27,7 @@ class Listing:
         prompts: prompt kinds the model takes.
         output: sigmoid, softmax or mask; empty where only the folder tells.
         card: the whole card; None where it is made from the weights' folder.
+        takes: modalities the model takes together; empty: one scan at a time, or only the folder tells.
         cached: the local copy of the weights, None while there is none; where the family downloads by
             itself (otherwise `umdseg.backbones.download.cached` knows).
     """
@@ -37,7 +39,18 @@ class Listing:
     prompts: tuple[PromptKind, ...]
     output: Literal["sigmoid", "softmax", "mask", ""]
     card: Card | None = None
+    takes: tuple[Modality, ...] = ()
     cached: Callable[[], Path | None] | None = None
+
+
+def takes(options: ModelOptions) -> tuple[Modality, ...]:
+    """Modalities a model takes together, known before it is built; empty: one at a time, or not known yet.
+
+    Args:
+        options: of the model; its factory may have a function `takes` of them.
+    """
+    told = getattr(resolve("model", options.name), "takes", None)
+    return () if told is None else tuple(told(options))
 
 
 def listed(

@@ -9,10 +9,8 @@ import numpy as np
 import torch
 
 from umdseg.backbones.base import BACKGROUND
+from umdseg.backbones.slabs import slabs
 from umdseg.data.geometry import Grid, resample_slabs
-
-# numbers per output slab
-SLAB_NUMBERS = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -59,13 +57,9 @@ class Piece:
 def scores(pieces: Sequence[Piece], native: Grid, target: Grid) -> Iterator[tuple[slice, torch.Tensor]]:
     """(z slice, (K, X, Y, dz) float32) on `target`; unchanged values where that is the scan's own grid."""
     own = target.same_as(native, tolerance_mm=1e-4)
-    step = max(SLAB_NUMBERS // (target.shape[0] * target.shape[1] * (len(pieces) + 4)), 1)
-    for start in range(0, target.shape[2], step):
-        stop = min(start + step, target.shape[2])
-        part = target.slab(start, stop)
-        yield (
-            slice(start, stop),
-            torch.stack(
-                [piece.slab(native.shape, start, stop) if own else piece.on(native, part) for piece in pieces]
-            ),
-        )
+    for place, part in slabs(target, len(pieces) + 4):
+        planes = [
+            piece.slab(native.shape, place.start, place.stop) if own else piece.on(native, part)
+            for piece in pieces
+        ]
+        yield place, torch.stack(planes)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from umdseg.backbones.base import BACKGROUND, Backbone, Features
 from umdseg.backbones.card import Card
+from umdseg.backbones.guards import check_size
 from umdseg.backbones.listing import listed
 from umdseg.backbones.options import ModelOptions
 from umdseg.backbones.sam3d_cards import (
@@ -123,11 +124,7 @@ class Sam3d(Backbone):
         is at 0 mm and axes are RAS.
         """
         shape = (int(image.shape[2]), int(image.shape[3]), int(image.shape[4]))
-        if shape != self.card.window:
-            raise UserError(
-                f"a window of {shape} voxels does not fit model {self.card.name}",
-                expected=f"{self.card.window}; the network has positions for no other multiples",
-            )
+        check_size(self.card, shape)
         if affine is None:
             spacing = self.card.spacing or (1.0, 1.0, 1.0)
             affine = torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64))
@@ -147,19 +144,6 @@ class Sam3d(Backbone):
         self.check_prompts(prompts)
         samples = [features.sample(i) for i in range(features.maps[0].shape[0])]
         return torch.stack([torch.stack([self._clicked(one, p) for p in prompts]) for one in samples])
-
-    def check_prompts(self, prompts: Sequence[Prompt]) -> None:
-        """Refuse prompts other than clicks.
-
-        Raises:
-            UserError: a prompt of another kind.
-        """
-        for prompt in prompts:
-            if prompt.kind not in self.card.prompts:
-                raise UserError(
-                    f"model {self.card.name} takes no '{prompt.kind}' prompts",
-                    expected=f"one of {', '.join(self.card.prompts)}",
-                )
 
     def session(self, volume: Volume, origin: Origin | str, *, overlap: float | None, precision: str) -> Any:
         """Windows centred on clicks, padded beyond the scan, that grow where the answer does."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +11,7 @@ from scipy import ndimage
 from torch.nn import functional
 
 from umdseg.backbones.base import BACKGROUND, Features
-from umdseg.backbones.precision import autocast
+from umdseg.backbones.prompted import PromptedSession
 from umdseg.backbones.vista3d_points import inside
 from umdseg.data.geometry import Grid, Volume, resample_slabs
 from umdseg.data.preprocess import Preprocessing, prepare_image
@@ -22,11 +22,9 @@ if TYPE_CHECKING:
     from umdseg.backbones.sam3d import Sam3d
 
 Shape = tuple[int, int, int]
-# numbers per output slab
-SLAB_NUMBERS = 1 << 26
 
 
-class Sam3dSession:
+class Sam3dSession(PromptedSession[dict[Shape, torch.Tensor]]):
     """One scan under a SAM-Med3D model.
 
     A positive click outside all windows so far opens one with the click in its middle, padded with 0 where it
@@ -44,62 +42,22 @@ class Sam3dSession:
 
     def __init__(self, backbone: Sam3d, volume: Volume, origin: Origin | str, precision: str) -> None:
         card = backbone.card
-        self.native = volume.grid
+        super().__init__(backbone, volume.grid, origin, precision)
         numbers = Preprocessing(card.spacing, card.intensity, card.crop, (1, 1, 1), card.orientation)
         prepared = prepare_image(volume, str(Origin.of(origin).modality), numbers)
         self._backbone, self._image, self._grid = backbone, prepared.image, prepared.grid
-        self._origin, self._precision = Origin.of(origin), precision
-        self._device = next(backbone.parameters()).device
-        autocast(precision, self._device)
-        self._history: list[dict[str, Prompt]] = [{}]
         # less than a megabyte each
         self._features: dict[Shape, Features] = {}
-        self._found: dict[Prompt, dict[Shape, torch.Tensor]] = {}
 
-    def prompt(self, prompts: Sequence[Prompt]) -> None:
-        """Ask; a prompt replaces the earlier one of the same structure (points are given whole).
-
-        Raises:
-            UserError: a prompt other than clicks.
-        """
-        self._backbone.check_prompts(prompts)
-        self._history.append({**self._history[-1], **{prompt.structure: prompt for prompt in prompts}})
-
-    def undo(self) -> None:
-        """Take the last call of `prompt` back."""
-        if len(self._history) > 1:
-            self._history.pop()
-
-    @torch.no_grad()
-    def scores(
-        self, structures: Sequence[str], grid: Grid | None = None
-    ) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Logits resampled linearly to `grid` (None: the scan's own) as (z slice, (K, X, Y, dz) float32).
-
-        Raises:
-            UserError: a structure that nobody clicked on.
-        """
-        asked = [self._history[-1].get(name, Prompt(name)) for name in structures]
-        self._backbone.check_prompts(asked)
-        target = grid or self.native
-        with self._backbone.routed(self._origin), autocast(self._precision, self._device):
-            windows = [self._windows(prompt) for prompt in asked]
-        current = set(self._history[-1].values())
-        self._found = {prompt: found for prompt, found in self._found.items() if prompt in current}
-        step = max(SLAB_NUMBERS // (target.shape[0] * target.shape[1] * (len(asked) + 4)), 1)
-        for start in range(0, target.shape[2], step):
-            stop = min(start + step, target.shape[2])
-            part = target.slab(start, stop)
-            yield slice(start, stop), torch.stack([self._blended(found, part) for found in windows])
-
-    def _windows(self, prompt: Prompt) -> dict[Shape, torch.Tensor]:
+    def _answer(self, prompt: Prompt) -> dict[Shape, torch.Tensor]:
         """First corner -> logits (X, Y, Z) on the CPU of every window that the prompt leads to."""
-        if prompt not in self._found:
-            what, most = f"windows of {prompt.structure}", self._backbone.windows
-            self._found[prompt] = dict(track(self._asked(prompt), what, "window", total=most))
-        return self._found[prompt]
+        what, most = f"windows of {prompt.structure}", self._backbone.windows
+        return dict(track(self._followed_up(prompt), what, "window", total=most))
 
-    def _asked(self, prompt: Prompt) -> Iterator[tuple[Shape, torch.Tensor]]:
+    def _sampler(self, answer: dict[Shape, torch.Tensor]) -> Callable[[Grid], torch.Tensor]:
+        return lambda part: self._blended(answer, part)
+
+    def _followed_up(self, prompt: Prompt) -> Iterator[tuple[Shape, torch.Tensor]]:
         """The windows of the clicks, then their neighbours, nearest first."""
         waiting: list[tuple[Shape, torch.Tensor]] = []
         for start in self._opened(prompt):

@@ -62,12 +62,7 @@ class Vista3d(Backbone):
 
     def encode(self, image: torch.Tensor, affine: torch.Tensor | None = None) -> Features:
         """Encode windows (B, 1, X, Y, Z); without `affine`, voxel 0 is at 0 mm and axes are RAS."""
-        shape = (int(image.shape[2]), int(image.shape[3]), int(image.shape[4]))
-        if any(edge % self.card.divisor for edge in shape):
-            raise UserError(
-                f"a window of {shape} voxels does not fit model {self.card.name}",
-                expected=f"edges that are multiples of {self.card.divisor}",
-            )
+        shape = self.check_edges(image)
         if affine is None:
             spacing = self.card.spacing or (1.0, 1.0, 1.0)
             affine = torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64))
@@ -79,10 +74,7 @@ class Vista3d(Backbone):
 
         `auto_point` asks both and merges them; of a structure without a class, only the points.
         """
-        for prompt in prompts:
-            if prompt.kind not in self.card.prompts:
-                expected = f"one of {', '.join(self.card.prompts)}"
-                raise UserError(f"model {self.card.name} takes no '{prompt.kind}' prompts", expected=expected)
+        self.check_prompts(prompts)
         planes: list[torch.Tensor | None] = [None] * len(prompts)
         both = [i for i, p in enumerate(prompts) if p.kind == "auto_point" and self.knows(p.structure)]
         auto = [i for i, prompt in enumerate(prompts) if prompt.kind == "auto" or i in both]

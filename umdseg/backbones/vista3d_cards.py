@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from umdseg import anatomy
 from umdseg.backbones.card import Card, Crop, Intensity, Weights
 
@@ -36,6 +38,22 @@ PROMPT_EMBEDDINGS = (
     rf"{CLASS_EMBEDDINGS}|point_head\.(point_embeddings\.[01]|special_class_embed|zeroshot_embed"
     r"|supported_embed)\.weight"
 )
+# modules of the network, the same in all sizes
+_NETWORK: dict[str, Any] = {
+    "class_rows": "class_head.class_embeddings",
+    "adapter_targets": BLOCK_CONVOLUTIONS,
+    "stem": "image_encoder.encoder.conv_init",
+    "citation": CITATION,
+}
+# what the authors' two models share: grid, crop, and windows as MONAI's defaults have them
+_OFFICIAL: dict[str, Any] = {
+    **_NETWORK,
+    "spacing": (1.5, 1.5, 1.5),
+    "divisor": 16,
+    "crop": Crop(above=0.0, stage="before", margin=10),
+    "overlap": 0.25,
+    "blending": "constant",
+}
 
 
 def vista3d_card(bundle_parity: bool = False) -> Card:
@@ -60,25 +78,15 @@ def vista3d_card(bundle_parity: bool = False) -> Card:
             note="hash not verified; the published sources disagree on commercial use: "
             "research only until you have read them",
         ),
-        spacing=(1.5, 1.5, 1.5),
         window=(128, 128, 128),
-        divisor=16,
         intensity={"ct": CT_WINDOW, "pet": PERCENTILES, "mr": PERCENTILES},
-        crop=Crop(above=0.0, stage="before", margin=10),
         structures=anatomy.direct("vista3d"),
         groups=anatomy.groups("vista3d"),
-        prompts=("auto", "point", "clicks", "auto_point"),
-        special=BUNDLE_SPECIAL if bundle_parity else SPECIAL,
-        class_rows="class_head.class_embeddings",
         new_rows=NEW_ROWS,
-        last_supported=LAST_SUPPORTED,
-        adapter_targets=BLOCK_CONVOLUTIONS,
         head=HEADS,
         prompt_parameters=PROMPT_EMBEDDINGS,
-        stem="image_encoder.encoder.conv_init",
-        citation=CITATION,
-        overlap=0.25,
-        blending="constant",
+        **_OFFICIAL,
+        **_clicked(BUNDLE_SPECIAL if bundle_parity else SPECIAL),
     )
 
 
@@ -99,24 +107,16 @@ def nv_segment_ctmr_card() -> Card:
             note="hash not verified; brain MR needs the authors' own preprocessing first (skull stripped, "
             "bias corrected, aligned to MNI space); PET was in no training set",
         ),
-        spacing=(1.5, 1.5, 1.5),
         window=(192, 192, 128),
-        divisor=16,
         intensity={"ct": PERCENTILES, "pet": PERCENTILES, "mr": PERCENTILES},
-        crop=Crop(above=0.0, stage="before", margin=10),
         structures=anatomy.direct("nv_segment_ctmr"),
         groups=anatomy.groups("nv_segment_ctmr"),
         trained_on=("ct", "mr"),
         prompts=("auto",),
-        class_rows="class_head.class_embeddings",
         new_rows=NEW_ROWS_CTMR,
-        adapter_targets=BLOCK_CONVOLUTIONS,
         head=CLASS_HEAD,
         prompt_parameters=CLASS_EMBEDDINGS,
-        stem="image_encoder.encoder.conv_init",
-        citation=CITATION,
-        overlap=0.25,
-        blending="constant",
+        **_OFFICIAL,
     )
 
 
@@ -138,17 +138,18 @@ def vista3d_tiny_card() -> Card:
         intensity={"ct": CT_WINDOW, "pet": PERCENTILES, "mr": PERCENTILES},
         crop=Crop(above=0.1, stage="after", margin=2),
         structures=_umd_organs(),
-        prompts=("auto", "point", "clicks", "auto_point"),
-        special=SPECIAL,
-        class_rows="class_head.class_embeddings",
         new_rows=NEW_ROWS,
-        last_supported=LAST_SUPPORTED,
-        adapter_targets=BLOCK_CONVOLUTIONS,
         head=HEADS,
         prompt_parameters=PROMPT_EMBEDDINGS,
-        stem="image_encoder.encoder.conv_init",
-        citation=CITATION,
+        **_NETWORK,
+        **_clicked(SPECIAL),
     )
+
+
+def _clicked(special: tuple[int, ...]) -> dict[str, Any]:
+    """Of models whose point branch is trained, too; `special` as on the card."""
+    kinds = ("auto", "point", "clicks", "auto_point")
+    return {"prompts": kinds, "special": special, "last_supported": LAST_SUPPORTED}
 
 
 def _umd_organs() -> dict[str, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,11 +12,10 @@ from torch import nn
 
 from umdseg.backbones.base import Backbone
 from umdseg.backbones.download import fetch
+from umdseg.backbones.loaded import Loaded
 from umdseg.backbones.options import ModelOptions
 from umdseg.errors import UserError
 from umdseg.files import sha256_file
-
-_log = logging.getLogger(__name__)
 
 State = dict[str, torch.Tensor]
 B = TypeVar("B", bound=Backbone)
@@ -28,7 +26,7 @@ _PREFIXES = ("module.", "network.", "model.")
 
 
 def load_weights(backbone: B, options: ModelOptions) -> B:
-    """Load what `options.weights` says into a backbone, and note the file's hash.
+    """Load what `options.weights` says into a backbone, and note the file's hash and what it filled.
 
     Raises:
         UserError: weights missing, not readable, of another network, or terms not accepted.
@@ -46,9 +44,23 @@ def load_weights(backbone: B, options: ModelOptions) -> B:
         raise UserError(
             "the weights file is not the one the card names", where=path, expected=f"sha256 {expected}"
         )
-    state = backbone.convert(read_state(path, backbone.net.state_dict()))
+    own = backbone.net.state_dict()
+    published, layout = _read(path, own)
+    state = backbone.convert(published)
+    # what a conversion completes is the network's own memory; the table of learned classes belongs to no file
+    kept = [key for key in own if key in state and _same_memory(own[key], state[key])]
+    if published.keys() - state.keys():
+        layout.append("names converted")
+    fresh = tuple(key for key in kept if key != f"{card.class_rows}.weight")
     load_strict(backbone.net, state, where=path)
     backbone.random_weights = False
+    backbone.loaded = Loaded(
+        file=path.name,
+        total=len(own) - len(kept) + len(fresh),
+        fresh=fresh,
+        layout=", ".join(layout),
+        verified=expected is not None and digest == expected,
+    )
     backbone.weights_sha256 = digest
     backbone.state_sha256 = state_hash(backbone.net.state_dict())
     return backbone
@@ -69,13 +81,23 @@ def read_state(path: Path | str, own: Collection[str] = ()) -> State:
     Raises:
         UserError: missing, truncated, carrying pickled code, or holding no tensors.
     """
-    path = Path(path)
+    return _read(Path(path), own)[0]
+
+
+def _read(path: Path, own: Collection[str]) -> tuple[State, list[str]]:
+    """As `read_state`, and the wrappers and prefixes that were taken off."""
     if not path.is_file():
         raise UserError(
             "the weights file does not exist", where=path, expected="a .safetensors, .pt or .pth file"
         )
     raw = _read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
-    return _strip(_unwrap(raw, path), own)
+    state, wrappers = _unwrap(raw, path)
+    state, prefixes = _strip(state, own)
+    return state, [f"under '{name}'" for name in wrappers] + [f"prefix '{name}'" for name in prefixes]
+
+
+def _same_memory(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.numel() > 0 and one.data_ptr() == other.data_ptr()
 
 
 def load_strict(net: nn.Module, state: Mapping[str, torch.Tensor], where: object) -> None:
@@ -93,7 +115,6 @@ def load_strict(net: nn.Module, state: Mapping[str, torch.Tensor], where: object
     own = net.state_dict()
     check_fit(own, state, where, what=type(net).__name__)
     net.load_state_dict(dict(state), strict=True)
-    _log.info("%s: all %d tensors of %s loaded", where, len(own), type(net).__name__)
 
 
 def check_fit(
@@ -182,10 +203,11 @@ def _numpy_types() -> list[Any]:
     ]
 
 
-def _unwrap(raw: Any, path: Path) -> State:
+def _unwrap(raw: Any, path: Path) -> tuple[State, list[str]]:
     for name in _WRAPPERS:
         if isinstance(raw, Mapping) and isinstance(raw.get(name), Mapping):
-            return _unwrap(raw[name], path)
+            state, inner = _unwrap(raw[name], path)
+            return state, [name, *inner]
     if not isinstance(raw, Mapping) or not raw or not all(isinstance(v, torch.Tensor) for v in raw.values()):
         shown = ", ".join(map(str, list(raw)[:5])) if isinstance(raw, Mapping) else type(raw).__name__
         raise UserError(
@@ -193,15 +215,16 @@ def _unwrap(raw: Any, path: Path) -> State:
             where=path,
             expected=f"name -> tensor, plain or under one of {', '.join(_WRAPPERS)}",
         )
-    return {str(key): value for key, value in raw.items()}
+    return {str(key): value for key, value in raw.items()}, []
 
 
-def _strip(state: State, own: Collection[str]) -> State:
+def _strip(state: State, own: Collection[str]) -> tuple[State, list[str]]:
     for prefix in _PREFIXES:
         # names that the network has are right, even where all of them begin like a wrapper's
         if all(key.startswith(prefix) for key in state) and not any(key in own for key in state):
-            return _strip({key.removeprefix(prefix): value for key, value in state.items()}, own)
-    return state
+            bare, more = _strip({key.removeprefix(prefix): value for key, value in state.items()}, own)
+            return bare, [prefix, *more]
+    return state, []
 
 
 def _some(what: str, keys: Iterable[str], shown: int = 3) -> str:

@@ -114,6 +114,7 @@ def described(name: str) -> list[tuple[str, str]]:
         ("family", found.family),
         ("parameters", FROM_FOLDER if found.parameters is None else f"{found.parameters:,}"),
         ("trained on", trained_on(found)),
+        ("takes", takes(found)),
         ("prompts", ", ".join(found.prompts)),
         ("output", found.output or FROM_FOLDER),
         ("weights", f"{source(weights)}, {weights.file}"),
@@ -127,9 +128,14 @@ def described(name: str) -> list[tuple[str, str]]:
 
 
 def status(found: Listing) -> str:
-    """Whether weights ship with umdseg, are on this machine, can be downloaded, or come only by hand."""
+    """Whether weights ship with umdseg, are on this machine, can be downloaded, or come only by hand.
+
+    Networks without published weights are trained here, from scratch.
+    """
     from umdseg.backbones.download import cached
 
+    if found.card is not None and found.card.scratch:
+        return "from scratch"
     if found.weights.source == "package":
         return "shipped"
     if (found.cached() if found.cached else cached(found.weights)) is not None:
@@ -144,7 +150,16 @@ def source(weights: Weights) -> str:
 
 def trained_on(found: Listing) -> str:
     """Modalities the weights have seen; photographs are none, and untrained networks have seen nothing."""
+    if found.takes:
+        return f"{'+'.join(found.takes)} together"
     return ", ".join(found.trained_on) or ("no scans" if found.card else FROM_FOLDER)
+
+
+def takes(found: Listing) -> str:
+    """Whether the model is given one scan at a time or several of one person together."""
+    if found.takes:
+        return f"{' and '.join(found.takes)} of one person together"
+    return "one scan at a time" if found.card or found.output else FROM_FOLDER
 
 
 def count(parameters: int | None) -> str:

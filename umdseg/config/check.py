@@ -8,6 +8,7 @@ from typing import Any, get_origin, get_type_hints
 
 from hydra.core.global_hydra import GlobalHydra
 
+from umdseg.backbones.listing import takes
 from umdseg.config.build import UNKNOWN, build
 from umdseg.config.compose import composed, hydra_session, is_group, normalise, parse, search_problems
 from umdseg.config.hardware import hardware_problems
@@ -192,7 +193,25 @@ def _self_checks(settings: Settings, known: Sequence[Problem]) -> list[Problem]:
             path = str(error.where) if error.where else "configuration"
             if path not in {other.path for other in known}:
                 found.append(Problem(path, error.what, error.expected or "", error.nearest))
-    return found
+    return found + _together(settings)
+
+
+def _together(settings: Settings) -> list[Problem]:
+    """A model that takes several scans of one person is scored on all of them, and not trained."""
+    together = takes(settings.model)
+    if not together:
+        return []
+    names, missing = " and ".join(together), [m for m in together if m not in settings.data.modalities]
+    fits = settings.run.task != "evaluate" and settings.fit.steps > 0 and settings.adapter.name != "none"
+    said = f"'{settings.model.name}', which takes {names} of one person together"
+    if fits:
+        expected = "evaluate.py, or a model of one scan: adapters are trained on patches of single scans"
+        return [Problem("model", said, expected)]
+    if missing:
+        given = f"{settings.data.modalities}, without {' and '.join(missing)}"
+        expected = f"{names}, which model {settings.model.name} takes together"
+        return [Problem("data.modalities", given, expected)]
+    return []
 
 
 def _tests(settings: Settings) -> Iterator[Callable[[], Any]]:

@@ -96,7 +96,7 @@ class PairedDataset:
         for subject in sorted(self.subjects, key=lambda s: s.id):
             for modality, scan in sorted(subject.scans.items()):
                 files = [self._hashed(path, cache_dir) for path in (scan.image, scan.label)]
-                told = [subject.split, subject.site, scan.tracer_or_sequence]
+                told: list[object] = [subject.split, subject.site, scan.tracer_or_sequence]
                 told += [list(subject.annotated)] if subject.annotated is not None else []
                 rows.append([subject.id, modality, *told, *files])
         return sha256_value({"name": self.name, "structures": dict(self.structures), "rows": rows})

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 class EvaluationCallback(Callback):
-    """Scores the bare model before fitting (`zero_shot`) and the adapted one after it (`adapted`).
+    """Scores the bare model before fitting (`zero_shot`) and the trained one after it (`adapted`).
 
     Each process scores every `world`-th subject and writes its part of the case table; the first
     one merges, and logs `zero_shot/dice/pet`, `adapted/dice/pet`, `gap/...`, `closure/...` and
     `forgetting/...` to every logger. `zero_shot` runs with the adapter switched off, so that it is
-    right in a resumed run, too. `adapted` runs when training ends, while the model is still on its
+    right in a resumed run, too. The other runs when training ends, while the model is still on its
     device; where nothing was left to train it runs at the end of the fit.
 
     Args:
@@ -51,6 +51,7 @@ class EvaluationCallback(Callback):
         save_predictions: write predictions (pruning them to the pictured subjects is the caller's).
         backbone: finds the backbone in the LightningModule.
         zero_shot: False skips the evaluation before fitting.
+        trained: stage of the trained model: `adapted`, or `supervised` where it started at random.
         reference: the reference grid, for first clicks and common scores.
         bad_intensity: refuse stops at a scan whose values cannot be what its units say; warn goes on.
     """
@@ -74,6 +75,7 @@ class EvaluationCallback(Callback):
         save_predictions: bool = True,
         backbone: Callable[[LightningModule], Backbone] = lambda module: module.backbone,  # type: ignore[assignment,return-value]
         zero_shot: bool = True,
+        trained: Stage = "adapted",
         reference: Reference = ON_CT,
         bad_intensity: str = "refuse",
     ) -> None:
@@ -88,6 +90,7 @@ class EvaluationCallback(Callback):
             backbone,
             zero_shot,
         )
+        self.trained: Stage = trained
         self.tables: dict[str, pd.DataFrame] = {}
         self._scored: set[str] = set()
 
@@ -111,13 +114,13 @@ class EvaluationCallback(Callback):
         self._log(trainer, "zero_shot")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Score the adapted model while it is still on its device."""
-        self._score(trainer, pl_module, "adapted", self.names["adapter"])
-        self._log(trainer, "adapted")
+        """Score the trained model while it is still on its device."""
+        self._score(trainer, pl_module, self.trained, self.names["adapter"])
+        self._log(trainer, self.trained)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Score the adapted model of a resumed run that had no step left to train."""
-        if "adapted" not in self._scored:
+        """Score the trained model of a resumed run that had no step left to train."""
+        if self.trained not in self._scored:
             self.on_train_end(trainer, pl_module)
 
     def _known(self) -> pd.DataFrame | None:
@@ -171,14 +174,15 @@ class EvaluationCallback(Callback):
 def logged_values(cases: pd.DataFrame, stage: str, options: EvaluationOptions, seed: int) -> dict[str, float]:
     """Numbers of one stage for loggers: `zero_shot/dice/pet`, `gap/dice/ct-pet/zero_shot`, ...
 
-    Prompts other than `auto` are named: `zero_shot/dice/pet/point`.
+    Prompts other than `auto` are named: `zero_shot/dice/pet/point`; scans given together are one:
+    `zero_shot/dice/ct+pet`.
     """
     values: dict[str, float] = {}
     for metric in options.metrics:
         table = summarise(cases, metric, options.bootstrap, seed)
         for row in table[(table["stage"] == stage) & (table["structure"] == "macro")].to_dict("records"):
             suffix = "" if row["prompt"] == "auto" else f"/{row['prompt']}"
-            values[f"{stage}/{metric}/{row['modality']}{suffix}"] = float(row["mean"])
+            values[f"{stage}/{metric}/{str(row['modality']).replace(' ', '_')}{suffix}"] = float(row["mean"])
     result: dict[str, list[dict[str, Any]]] = gap(cases, options.bootstrap, seed)
     for kind, field in (("gaps", "gap"), ("closure", "value"), ("forgetting", "value")):
         for entry in result[kind]:

@@ -11,7 +11,7 @@ from umdseg.evaluation.bootstrap import mean_interval, ratio_interval
 from umdseg.evaluation.cases import NO_LABEL, on_grid
 from umdseg.evaluation.options import BASELINES
 from umdseg.metrics.scores import LOWER_IS_BETTER, METRICS
-from umdseg.vocabulary import STAGES
+from umdseg.vocabulary import MODALITIES, STAGES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +48,8 @@ def gap(cases: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> dict[str
       excludes 0;
     * forgetting = what the reference modality lost from zero_shot to adapted, positive when worse.
 
+    A gap is between single scans: rows of scans given together (`ct+pet`) take no part in it.
+
     Scores on each label's own grid and on the common grid are never compared with each other: `common` holds
     the same lists from the rows with score_grid `common`, all else rests on the rows on the label's grid.
 
@@ -81,7 +83,7 @@ def _answers(table: pd.DataFrame, n_resamples: int, seed: int) -> dict[str, list
 
 
 def _model_rows(cases: pd.DataFrame) -> pd.DataFrame:
-    table = cases
+    table = cases[cases["modality"].isin(MODALITIES)]
     if "model" in table:
         table = table[~table["model"].isin(BASELINES)]
     for column in ("model", "adapter", "fusion"):

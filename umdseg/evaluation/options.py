@@ -23,8 +23,9 @@ class EvaluationOptions:
         bootstrap: resamples of the confidence intervals.
         overlap: share by which inference windows overlap; None = as the model's card says.
         precision: `auto` (bf16 where the hardware has it), `fp32` or `bf16`.
-        box_margin_mm: with prompt=box, how far boxes reach beyond the reference on all sides.
-        box_jitter_mm: with prompt=box, by how much each face of a box is moved at random (from the seed).
+        box_margin_mm: with prompt=box and lasso, how far these reach beyond the reference on all sides.
+        box_jitter_mm: with prompt=box, by how much each face of a box is moved at random (from the seed);
+            with prompt=lasso, by how much the line wanders at most.
         baselines: trivial competitors scored beside the model (intensity, pet_threshold_30,
             pet_threshold_41).
         save_predictions: keep the predictions of every subject, not only of the pictured ones.

@@ -1,9 +1,13 @@
-"""Predictions on disk: `predictions/<subject>/<modality>__<stage>__<prompt>.nii.gz`."""
+"""Predictions on disk: `predictions/<subject>/<modality>__<stage>__<prompt>.nii.gz`.
+
+Of scans given together, `<modality>` is `ct+pet`, or `ct+pet_given_ct` where a model had to do with fewer.
+"""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +19,7 @@ from umdseg.data.io.nifti import write_volume
 from umdseg.evaluation.cases import on_grid
 from umdseg.evaluation.options import BASELINES
 from umdseg.files import write_json
-from umdseg.vocabulary import Subject
+from umdseg.vocabulary import Modality, Subject
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,9 +27,24 @@ if TYPE_CHECKING:
 INDEX = "overlays.json"
 
 
+@dataclass(frozen=True)
+class JointScan:
+    """Scans a model was given together.
+
+    Attributes:
+        given: which.
+        shown: whose grid the prediction is saved on.
+        scored: whose label it was scored against.
+    """
+
+    given: tuple[Modality, ...]
+    shown: Modality
+    scored: Modality
+
+
 def prediction_path(folder: Path, subject: str, modality: str, stage: str, prompt: str) -> Path:
-    """Where one prediction lies."""
-    return folder / subject / f"{modality}__{stage}__{prompt}.nii.gz"
+    """Where one prediction lies; `modality` as `umdseg.evaluation.inputs.column_of` tells inputs apart."""
+    return folder / subject / f"{modality.replace(' ', '_')}__{stage}__{prompt}.nii.gz"
 
 
 def save_prediction(labels: NDArray[np.int16], grid: Grid, path: Path) -> None:
@@ -33,9 +52,21 @@ def save_prediction(labels: NDArray[np.int16], grid: Grid, path: Path) -> None:
     write_volume(Volume(labels, grid), path)
 
 
-def write_index(folder: Path, subject: Subject, structures: Mapping[str, int]) -> None:
-    """Write the subject's `overlays.json`: which scans and labels belong to its predictions."""
-    scans = {
+def write_index(
+    folder: Path,
+    subject: Subject,
+    structures: Mapping[str, int],
+    joint: Mapping[str, JointScan] | None = None,
+) -> None:
+    """Write the subject's `overlays.json`: which scans and labels belong to its predictions.
+
+    Args:
+        folder: of the predictions.
+        subject: whose.
+        structures: name -> id in predictions and labels.
+        joint: scans given together, by the name that their predictions bear (`ct+pet`).
+    """
+    scans: dict[str, dict[str, object]] = {
         modality: {
             "image": str(scan.image.resolve()),
             "label": None if scan.label is None else str(scan.label.resolve()),
@@ -43,6 +74,10 @@ def write_index(folder: Path, subject: Subject, structures: Mapping[str, int]) -
         }
         for modality, scan in subject.scans.items()
     }
+    for name, one in (joint or {}).items():
+        beside = [m for m in one.given if m != one.shown]
+        label = scans[one.scored]["label"]
+        scans[name] = {**scans[one.shown], "label": label, "on": one.shown, "beside": beside}
     write_json(
         folder / subject.id / INDEX, {"subject": subject.id, "structures": dict(structures), "scans": scans}
     )

@@ -12,13 +12,16 @@ import torch
 from umdseg.backbones.base import Backbone
 from umdseg.data.dataset import PairedDataset
 from umdseg.data.fov import ON_CT, Reference
+from umdseg.data.geometry import Volume
 from umdseg.data.intensity import check_intensity
 from umdseg.data.io.nifti import read_image
 from umdseg.data.options import refuse_repeats
 from umdseg.evaluation.cases import case_table
+from umdseg.evaluation.contours import CONTOUR_KINDS
+from umdseg.evaluation.inputs import inputs_of, looked_at, scored_scan, shown_scan
 from umdseg.evaluation.options import EvaluationOptions
-from umdseg.evaluation.predictions import write_index
-from umdseg.evaluation.rows import run_head, scan_head, unscored
+from umdseg.evaluation.predictions import JointScan, write_index
+from umdseg.evaluation.rows import input_head, run_head, unscored
 from umdseg.evaluation.scan import Case, Task, scan_rows
 from umdseg.evaluation.scans import scan_row, write_scans
 from umdseg.evaluation.targets import Truth
@@ -52,6 +55,10 @@ def evaluate(
     progress: bool = True,
 ) -> pd.DataFrame:
     """Score a model on whole scans, on the grid of each scan's label.
+
+    A model that takes several scans of one person together (`backbone.takes`) is scored on them as one: its
+    rows say `ct+pet`, `subset` what it was given. They are scored against the label of the reference scan,
+    or of the first other one that has a label, which `condition` then says (`label_from_pet`).
 
     With `common` among `options.score_grids` each scan of a subject with several is scored once more on the
     subject's reference grid, within the field of view that all its scans of `modalities` share.
@@ -89,10 +96,12 @@ def evaluate(
         The case table (see `umdseg.evaluation.cases`).
 
     Raises:
-        UserError: a file of a subject is missing or broken, its values are refused, or a name is given twice.
+        UserError: a file of a subject is missing or broken, its values are refused, a name is given twice, or
+            a modality the model takes together with others is not among `modalities`.
     """
     options.validate()
     refuse_repeats("data.modalities", modalities)
+    inputs = inputs_of(backbone, modalities)
     head = {
         **run_head(dataset, seed, fold, shots),
         **{"stage": stage, "model": model, "adapter": adapter, "fusion": fusion},
@@ -103,7 +112,7 @@ def evaluate(
     scans: list[dict[str, str]] = []
     with _evaluating(backbone):
         for subject in track(subjects, f"evaluate {stage}", "subject", progress):
-            rows += _subject_rows(task, subject, modalities, scans)
+            rows += _subject_rows(task, subject, inputs, scans)
     if scans_to is not None:
         write_scans(scans, scans_to)
     return case_table(rows)
@@ -123,24 +132,46 @@ def _evaluating(backbone: Backbone) -> Iterator[None]:
 
 
 def _subject_rows(
-    task: Task, subject: Subject, modalities: Sequence[Modality], scans: list[dict[str, str]]
+    task: Task, subject: Subject, inputs: Sequence[tuple[Modality, ...]], scans: list[dict[str, str]]
 ) -> list[dict[str, Any]]:
-    truth = Truth.read(subject, task.dataset, task.reference, modalities)
-    clicks = truth.clicks(task.ids()) if set(task.prompts) - {"auto", "text", "box"} else {}
+    truth = Truth.read(subject, task.dataset, task.reference, looked_at(inputs))
+    clicks = truth.clicks(task.ids()) if set(task.prompts) - {"auto", "text", "box", *CONTOUR_KINDS} else {}
     boxes = truth.boxes(task.ids(), task.options, task.head["seed"]) if "box" in task.prompts else {}
+    contours = truth.contours(task.prompts, task.ids(), task.options, task.head["seed"])
     rows: list[dict[str, Any]] = []
-    for modality in modalities:
-        head = scan_head(task.head, subject, modality)
-        if modality not in subject.scans:
+    joint: dict[str, JointScan] = {}
+    volumes: dict[Modality, Volume] = {}
+    for number, given in enumerate(inputs):
+        head = input_head(task.head, subject, given, task.backbone.takes)
+        if not set(given) <= set(subject.scans):
             for kind in task.prompts:
                 rows += [unscored(head, name, kind, "modality_absent") for name in task.names]
             continue
-        scan = subject.scans[modality]
-        image = read_image(scan.image, subject.id)
-        findings = check_intensity(image, scan, subject, task.bad_intensity)
-        scans.append(scan_row(subject, modality, image, findings, truth.share(modality)))
-        targets = truth.targets(modality, task.options.score_grids)
-        rows += scan_rows(task, Case(subject, modality, image, targets, clicks, head, boxes))
+        for modality in given:
+            if modality not in volumes:
+                volumes[modality] = _read(task, subject, modality, truth, scans)
+        shown, scored = (choose(subject, given, task.reference) for choose in (shown_scan, scored_scan))
+        targets = truth.targets(scored, task.options.score_grids)
+        own = {modality: volumes[modality] for modality in given}
+        condition = "" if scored == shown else f"label_from_{scored}"
+        case = Case(subject, own, volumes[shown].grid, targets, clicks, head, boxes, condition, contours)
+        rows += scan_rows(task, case)
+        if task.backbone.takes:
+            joint[case.column] = JointScan(given, shown, scored)
+        # what no later input needs is let go
+        later = looked_at(inputs[number + 1 :])
+        volumes = {modality: volume for modality, volume in volumes.items() if modality in later}
     if task.save_to is not None:
-        write_index(task.save_to, subject, task.ids())
+        write_index(task.save_to, subject, task.ids(), joint)
     return rows
+
+
+def _read(
+    task: Task, subject: Subject, modality: Modality, truth: Truth, scans: list[dict[str, str]]
+) -> Volume:
+    """A scan whose values can be what its units say, noted among those looked at."""
+    scan = subject.scans[modality]
+    image = read_image(scan.image, subject.id)
+    findings = check_intensity(image, scan, subject, task.bad_intensity)
+    scans.append(scan_row(subject, modality, image, findings, truth.share(modality)))
+    return image

@@ -33,6 +33,11 @@ class Click:
     point: Millimetres
     condition: str = ""
 
+    @property
+    def place(self) -> Millimetres:
+        """What a prompt of the kind is made of."""
+        return self.point
+
 
 @dataclass(frozen=True)
 class DrawnBox:
@@ -46,6 +51,11 @@ class DrawnBox:
 
     box: Box
     condition: str = ""
+
+    @property
+    def place(self) -> Box:
+        """What a prompt of the kind is made of."""
+        return self.box
 
 
 def read_references(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from umdseg.data.dataset import PairedDataset
+from umdseg.evaluation.inputs import JOINT
 from umdseg.vocabulary import MODALITIES, Modality, Subject
 
 
@@ -24,15 +25,30 @@ def scan_head(run: Mapping[str, Any], subject: Subject, modality: Modality) -> d
         subject: whose scan.
         modality: which scan.
     """
-    scan = subject.scans.get(modality)
+    return input_head(run, subject, (modality,))
+
+
+def input_head(
+    run: Mapping[str, Any], subject: Subject, given: Sequence[Modality], takes: Sequence[Modality] = ()
+) -> dict[str, Any]:
+    """Columns that all rows of one input share.
+
+    Args:
+        run: as `run_head` made it, with or without further columns.
+        subject: whose scans.
+        given: the scans the model is given, or asked to be given where the subject lacks one.
+        takes: those it takes together; empty for a model of one scan, whose rows have no `subset`.
+    """
+    scans = [subject.scans[m] for m in given if m in subject.scans]
     return {
         **run,
         "subject": subject.id,
         "site": subject.site,
         "split": subject.split,
-        "pair": "+".join(m for m in MODALITIES if m in subject.scans),
-        "modality": modality,
-        "tracer": (scan.tracer_or_sequence if scan else None) or "",
+        "pair": JOINT.join(m for m in MODALITIES if m in subject.scans),
+        "modality": JOINT.join(takes or given),
+        "subset": JOINT.join(given) if takes else "",
+        "tracer": JOINT.join(filter(None, (scan.tracer_or_sequence for scan in scans))),
     }
 
 

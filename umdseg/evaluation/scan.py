@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +20,14 @@ from umdseg.data.dataset import PairedDataset
 from umdseg.data.fov import Reference
 from umdseg.data.geometry import Grid, Volume
 from umdseg.evaluation.cases import NO_LABEL
+from umdseg.evaluation.contours import CONTOUR_KINDS, DrawnContour
+from umdseg.evaluation.inputs import JOINT, column_of
 from umdseg.evaluation.options import EvaluationOptions
 from umdseg.evaluation.predictions import prediction_path, save_prediction
 from umdseg.evaluation.references import Click, DrawnBox
 from umdseg.evaluation.rows import unscored
 from umdseg.evaluation.targets import Target
+from umdseg.inference.together import open_together
 from umdseg.registry import resolve
 from umdseg.vocabulary import Modality, Origin, Prompt, PromptKind, Subject
 
@@ -53,20 +56,47 @@ class Task:
 
 @dataclass(frozen=True)
 class Case:
-    """One scan of a subject: what it is scored on (the label's grid first), clicks, boxes, head of rows."""
+    """One input: a scan of a subject, or several that the model takes together.
+
+    Attributes:
+        subject: whose.
+        volumes: the scans given.
+        grid: what predictions are saved on.
+        targets: what it is scored on, the label's grid first.
+        clicks: first click by structure.
+        head: what its rows start with.
+        boxes: box by structure.
+        condition: what all its rows say of how they were scored.
+        contours: lasso or scribble by structure, per kind.
+    """
 
     subject: Subject
-    modality: Modality
-    image: Volume
+    volumes: Mapping[Modality, Volume]
+    grid: Grid
     targets: Sequence[Target]
     clicks: Mapping[str, Click]
     head: Mapping[str, Any] = field(default_factory=dict)
     boxes: Mapping[str, DrawnBox] = field(default_factory=dict)
+    condition: str = ""
+    contours: Mapping[PromptKind, Mapping[str, DrawnContour]] = field(default_factory=dict)
+
+    def given(self, kind: PromptKind) -> Mapping[str, Click | DrawnBox | DrawnContour]:
+        """What prompts of a kind are made of, by structure."""
+        if kind in CONTOUR_KINDS:
+            return self.contours.get(kind, {})
+        return self.boxes if kind == "box" else self.clicks
+
+    @property
+    def column(self) -> str:
+        """What tells this input from others of the subject, in files and tables."""
+        return column_of(self.head["modality"], self.head["subset"])
 
     @property
     def origin(self) -> Origin:
-        """What chooses among several adapters."""
-        return self.subject.origin(self.modality)
+        """What chooses among several adapters; of scans given together, their names and the PET's tracer."""
+        given = list(self.volumes)
+        first = self.subject.origin("pet" if "pet" in given else given[0])
+        return replace(first, modality=JOINT.join(given))
 
     @property
     def labelled(self) -> bool:
@@ -76,7 +106,7 @@ class Case:
     def grids(self, save: bool) -> list[Grid]:
         """Grids that predictions are wanted on: the scan's own to save them, then those to score on."""
         scored = [target.grid for target in self.targets] if self.labelled else []
-        return [self.image.grid, *scored] if save else scored
+        return [self.grid, *scored] if save else scored
 
     def unscored(self, name: str, kind: str, status: str, condition: str = "") -> list[dict[str, Any]]:
         """One row per score grid that says why there is no score."""
@@ -105,17 +135,26 @@ def scan_rows(task: Task, case: Case) -> list[dict[str, Any]]:
     """
     # a structure learned for one modality (tracer, site) is unknown in another
     with task.backbone.routed(case.origin):
-        return _scan_rows(task, case)
+        rows = _scan_rows(task, case)
+    if not case.condition:
+        return rows
+    told = ["; ".join(filter(None, [case.condition, row.get("condition")])) for row in rows]
+    return [{**row, "condition": condition} for row, condition in zip(rows, told, strict=True)]
+
+
+def _open(task: Task, case: Case) -> VolumeSession:
+    backbone, overlap, precision = task.backbone, task.options.overlap, task.options.precision
+    if backbone.takes:
+        return open_together(backbone, case.volumes, overlap=overlap, precision=precision, origin=case.origin)
+    (image,) = case.volumes.values()
+    return inference.open(backbone, image, case.origin, overlap=overlap, precision=precision)
 
 
 def _scan_rows(task: Task, case: Case) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     session = None
     if case.labelled or task.save_to is not None:
-        options = task.options
-        session = inference.open(
-            task.backbone, case.image, case.origin, overlap=options.overlap, precision=options.precision
-        )
+        session = _open(task, case)
     for kind in task.prompts:
         found: list[dict[str, Any]] = []
         if kind not in task.backbone.card.prompts:
@@ -165,8 +204,8 @@ def _auto(task: Task, case: Case, session: VolumeSession, kind: PromptKind) -> l
 def _placed(task: Task, case: Case, session: VolumeSession, kind: PromptKind) -> list[dict[str, Any]]:
     """One structure at a time; where two claim a voxel, the saved map takes the higher logit."""
     grids = case.grids(task.save_to is not None)
-    saved = _Map(case.image.grid)
-    given: Mapping[str, Click | DrawnBox] = case.boxes if kind == "box" else case.clicks
+    saved = _Map(case.grid)
+    given = case.given(kind)
     rows = []
     for name in task.names:
         label, truth = task.dataset.structures[name], case.targets[0].truth
@@ -180,7 +219,7 @@ def _placed(task: Task, case: Case, session: VolumeSession, kind: PromptKind) ->
             for slab, logits in session.scores([name], grid):
                 values = logits[0].float().cpu().numpy()
                 mask[..., slab] = values > 0
-                if grid is case.image.grid:
+                if grid is case.grid:
                     saved.add(slab, values, label)
             return mask
 
@@ -196,9 +235,7 @@ def _placed(task: Task, case: Case, session: VolumeSession, kind: PromptKind) ->
 
 
 def _prompts(kind: PromptKind, names: Sequence[str], case: Case) -> list[Prompt]:
-    where: Mapping[str, object] = {name: click.point for name, click in case.clicks.items()}
-    if kind == "box":
-        where = {name: drawn.box for name, drawn in case.boxes.items()}
+    where = {name: drawn.place for name, drawn in case.given(kind).items()}
     return list(resolve("prompt", kind)().for_subject(list(names), where))
 
 
@@ -232,5 +269,5 @@ def _cost(start: float) -> dict[str, float]:
 def _save(task: Task, case: Case, kind: str, found: NDArray[np.int16]) -> None:
     if task.save_to is not None:
         stage = str(task.head["stage"])
-        path = prediction_path(task.save_to, case.subject.id, case.modality, stage, kind)
-        save_prediction(found, case.image.grid, path)
+        path = prediction_path(task.save_to, case.subject.id, case.column, stage, kind)
+        save_prediction(found, case.grid, path)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from umdseg.evaluation.bootstrap import mean_interval
 from umdseg.evaluation.cases import on_grid
+from umdseg.evaluation.inputs import columns_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,11 +29,13 @@ def summarise(
 
     Returns:
         Columns model, adapter, stage, prompt, modality, structure, mean, low, high, n_subjects.
-        `structure` is `macro` where a subject's value is the mean over its structures.
+        `modality` is `ct+pet` for scans given together, `ct+pet given ct` where the model of several scans
+        had to do with fewer. `structure` is `macro` where a subject's value is the mean over its structures.
     """
     import pandas as pd
 
     table = on_grid(cases)
+    table = table.assign(modality=columns_of(table))
     ok = table[(table["status"] == "ok") & table[metric].notna()]
     rows: list[dict[str, Any]] = []
     for names, group in ok.groupby(list(_GROUP), sort=False):

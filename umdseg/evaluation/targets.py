@@ -13,10 +13,11 @@ from umdseg.data.dataset import PairedDataset
 from umdseg.data.fov import CommonField, Reference, common_field, scan_grids
 from umdseg.data.geometry import Grid, Volume
 from umdseg.data.resampling import resample_labels
+from umdseg.evaluation.contours import CONTOUR_KINDS, DrawnContour, drawn_contours
 from umdseg.evaluation.options import EvaluationOptions
 from umdseg.evaluation.references import Click, DrawnBox, drawn_boxes, first_clicks, read_references
 from umdseg.metrics import score_masks
-from umdseg.vocabulary import MODALITIES, Modality, Subject
+from umdseg.vocabulary import MODALITIES, Modality, PromptKind, Subject
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,22 @@ class Truth:
         loose = options.box_margin_mm, options.box_jitter_mm
         first = self.reference.modality(self.subject)
         return drawn_boxes(self.labels, first, structures, *loose, seed=seed, subject=self.subject.id)
+
+    def contours(
+        self,
+        kinds: Sequence[PromptKind],
+        structures: Mapping[str, int],
+        options: EvaluationOptions,
+        seed: int,
+    ) -> dict[PromptKind, dict[str, DrawnContour]]:
+        """Of the kinds asked for: lassos, as loose as the options say, and scribbles, by structure."""
+        loose = options.box_margin_mm, options.box_jitter_mm
+        first, subject = self.reference.modality(self.subject), self.subject.id
+        return {
+            kind: drawn_contours(self.labels, first, structures, kind, *loose, seed=seed, subject=subject)
+            for kind in CONTOUR_KINDS
+            if kind in kinds
+        }
 
     def targets(self, modality: Modality, score_grids: Sequence[str]) -> list[Target]:
         """What one scan is scored on: the label's grid first, the common one where there is one."""

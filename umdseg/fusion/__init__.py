@@ -9,6 +9,7 @@ from umdseg.backbones.base import Backbone
 from umdseg.fusion.base import Fused
 from umdseg.fusion.options import FusionOptions
 from umdseg.fusion.saved import load_fusion, save_fusion
+from umdseg.vocabulary import Modality
 
 __all__ = ["Fused", "FusionOptions", "build", "load_fusion", "save_fusion"]
 
@@ -16,7 +17,7 @@ __all__ = ["Fused", "FusionOptions", "build", "load_fusion", "save_fusion"]
 def build(
     options: FusionOptions,
     backbone: Backbone,
-    modalities: Sequence[str],
+    modalities: Sequence[Modality],
     reference: str = "ct",
     structures: Sequence[str] = (),
 ) -> Backbone:

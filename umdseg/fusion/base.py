@@ -16,7 +16,7 @@ from umdseg.backbones.base import Backbone, Features
 from umdseg.errors import UserError
 from umdseg.fusion.options import FusionOptions
 from umdseg.fusion.presence import leads
-from umdseg.vocabulary import Origin, Prompt
+from umdseg.vocabulary import Modality, Origin, Prompt
 
 
 class Fused(Backbone):
@@ -53,7 +53,7 @@ class Fused(Backbone):
     parts: nn.Module
 
     def __init__(
-        self, inner: Backbone, options: FusionOptions, modalities: Sequence[str], reference: str
+        self, inner: Backbone, options: FusionOptions, modalities: Sequence[Modality], reference: str
     ) -> None:
         super().__init__()
         self.inner, self.options = inner, options
@@ -97,11 +97,16 @@ class Fused(Backbone):
         """Features of complete samples (B, M, X, Y, Z), `present` (B, M) and `lead` (B,)."""
 
     @property
-    def takes(self) -> tuple[str, ...]:
+    def takes(self) -> tuple[Modality, ...]:
         """The modalities that are given together; empty while the fusion is switched off."""
         return () if self._off else self.given
 
-    def part(self, modalities: Sequence[str]) -> Fused:
+    @property
+    def leading(self) -> Modality:
+        """The modality that leads where all that is given is there."""
+        return next(self.modalities[i] for i in self.order if self.modalities[i] in self.given)
+
+    def part(self, modalities: Sequence[Modality]) -> Fused:
         """The same model where only these modalities are given; it shares every tensor with this one.
 
         Raises:
@@ -170,12 +175,6 @@ class Fused(Backbone):
         """As the inner backbone's."""
         return self.inner.merge(automatic, clicked, prompt, affine)
 
-    def check_prompts(self, prompts: Sequence[Prompt]) -> None:
-        """As the inner backbone's, where it has such a check."""
-        check: Any = getattr(self.inner, "check_prompts", None)
-        if check is not None:
-            check(prompts)
-
     @property
     def has_dense(self) -> bool:
         """Whether whole-body inference may stitch `dense`."""
@@ -226,7 +225,9 @@ class Fused(Backbone):
     @contextmanager
     def of_modality(self, modality: str) -> Iterator[None]:
         """Inside the block the inner backbone's adapter is the one for this modality."""
-        origin = replace(self._origin or Origin(modality), modality=modality)
+        known = self._origin or Origin(modality)
+        # of scans given together the tracer is the PET's
+        origin = replace(known, modality=modality, tracer=known.tracer if modality == "pet" else "")
         with self.inner.routed(origin):
             yield
 

@@ -13,6 +13,7 @@ from umdseg.backbones.base import Backbone, Features
 from umdseg.errors import UserError
 from umdseg.fusion.base import Fused
 from umdseg.fusion.options import FusionOptions
+from umdseg.vocabulary import Modality
 
 
 @dataclass
@@ -86,7 +87,7 @@ class EarlyFusion(Fused):
     one_pass = True
 
     def __init__(
-        self, inner: Backbone, options: FusionOptions, modalities: Sequence[str], reference: str
+        self, inner: Backbone, options: FusionOptions, modalities: Sequence[Modality], reference: str
     ) -> None:
         super().__init__(inner, options, modalities, reference)
         base: Any = inner.net.get_submodule(inner.card.stem)

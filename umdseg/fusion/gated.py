@@ -14,7 +14,7 @@ from umdseg.errors import UserError
 from umdseg.fusion.base import Fused
 from umdseg.fusion.options import FusionOptions
 from umdseg.fusion.parts import PartedFeatures, by_lead, channels_of, gather
-from umdseg.vocabulary import Prompt
+from umdseg.vocabulary import Modality, Prompt
 
 
 @dataclass
@@ -79,7 +79,7 @@ class GatedFusion(Fused):
     Options: ClassVar[type[FusionOptions]] = GatedOptions
 
     def __init__(
-        self, inner: Backbone, options: FusionOptions, modalities: Sequence[str], reference: str
+        self, inner: Backbone, options: FusionOptions, modalities: Sequence[Modality], reference: str
     ) -> None:
         super().__init__(inner, options, modalities, reference)
         width = getattr(options, "width", None)
@@ -136,6 +136,5 @@ class GatedFusion(Fused):
 
     def class_vectors(self, structures: Sequence[str]) -> torch.Tensor:
         """(K, D), with the adapter of the modality that leads where all that is given is there."""
-        column = next(i for i in self.order if self.modalities[i] in self.given)
-        with self.of_modality(self.modalities[column]):
+        with self.of_modality(self.leading):
             return self.inner.class_vectors(structures)

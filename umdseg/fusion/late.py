@@ -12,7 +12,7 @@ from torch import nn
 from umdseg.backbones.base import Backbone, Features
 from umdseg.fusion.base import Fused
 from umdseg.fusion.options import FusionOptions
-from umdseg.vocabulary import Prompt
+from umdseg.vocabulary import Modality, Prompt
 
 # column of the modality -> samples that have it, their logits
 Answers = dict[int, tuple[torch.Tensor, torch.Tensor]]
@@ -68,7 +68,7 @@ class LateFusion(Fused):
         self,
         inner: Backbone,
         options: FusionOptions,
-        modalities: Sequence[str],
+        modalities: Sequence[Modality],
         reference: str,
         structures: Sequence[str] = (),
     ) -> None:

@@ -15,6 +15,7 @@ from umdseg.backbones.base import Backbone
 from umdseg.errors import UserError
 from umdseg.files import write_json
 from umdseg.fusion.base import Fused
+from umdseg.vocabulary import Modality
 
 FILE, WEIGHTS = "umdseg_fusion.json", "fusion.safetensors"
 
@@ -37,7 +38,7 @@ class FusionCard:
     kind: str
     base_model: str
     base_sha256: str | None
-    modalities: list[str]
+    modalities: list[Modality]
     reference: str
     structures: list[str] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
@@ -97,7 +98,9 @@ def save_fusion(fused: Fused, folder: Path) -> FusionCard:
     return card
 
 
-def load_fusion(folder: Path | str, backbone: Backbone, modalities: Sequence[str] | None = None) -> Fused:
+def load_fusion(
+    folder: Path | str, backbone: Backbone, modalities: Sequence[Modality] | None = None
+) -> Fused:
     """Wrap a backbone in the fusion saved in `folder`.
 
     Args:

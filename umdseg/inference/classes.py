@@ -26,6 +26,8 @@ class ClassScores:
     classes; when F is too large for memory, the logits of the asked classes are stitched instead,
     which is the same because blending is linear too. So the volume is held in D + 1 channels where that
     takes no more than `DENSE_BYTES`, else in min(D, K) + 1; K logits exist only per part of the output.
+    Classes that compete need all N logits to be compared: the volume is held in min(C, N) + 1 channels, C
+    those of a linear last layer's input.
 
     Args:
         backbone: in eval mode.
@@ -68,12 +70,24 @@ class ClassScores:
         return ClassSampler(canvas, self._grid, None, rows)
 
     def _competing(self, structures: Sequence[str]) -> ClassSampler:
-        """Classes of one softmax: the logits of all are blended, and only then compared."""
+        """Classes of one softmax: the logits of all are blended, and only then compared.
+
+        Where the last layer is linear and its input has fewer channels than there are classes, that input is
+        blended in place of the logits.
+        """
+        rows = self._backbone.competing_rows()
+        narrow = rows is not None and rows.shape[1] - 1 < len(rows)
         if self._dense is None:
-            self._dense = self._stitch(self._dense_window)
+            self._dense = self._stitch(self._head_window if narrow else self._dense_window)
         members = [self._backbone.card.members(name) for name in structures]
-        rows = [[self._backbone.index(member) for member in group] for group in members]
-        return ClassSampler(self._dense, self._grid, None, rows, compete=True)
+        groups = [[self._backbone.index(member) for member in group] for group in members]
+        weights = rows.float().cpu() if rows is not None and narrow else None
+        return ClassSampler(self._dense, self._grid, weights, groups, compete=True)
+
+    def _head_window(self, part: torch.Tensor, place: Place) -> torch.Tensor:
+        features = self._encode(part, place)
+        with self._autocast():
+            return self._backbone.head_input(features)[0]
 
     def _dense_window(self, part: torch.Tensor, place: Place) -> torch.Tensor:
         features = self._encode(part, place)

@@ -12,7 +12,7 @@ import torch
 from umdseg.backbones.base import Backbone, Features
 from umdseg.data.geometry import Grid
 from umdseg.inference.stitch import Shape
-from umdseg.vocabulary import Prompt
+from umdseg.vocabulary import Millimetres, Prompt
 
 
 class ClickWindows:
@@ -46,14 +46,15 @@ class ClickWindows:
         return self._features[start]
 
     def _starts(self, prompt: Prompt) -> list[Shape]:
-        """First corners: a point in none of the windows so far opens one, centred on it.
+        """First corners: a place in none of the windows so far opens one, centred on it.
 
-        So a further click nearby changes the points, not the window, and only the decoder runs.
-        Negative points open none, unless there is an answer by class that they correct; points outside the
-        volume are nowhere.
+        Places are clicks, and the middles of a box and of contours; what reaches beyond the window of a
+        large box is not looked at. So a further click nearby changes the points, not the window, and only
+        the decoder runs. Negative places open none, unless there is an answer by class that they correct;
+        places outside the volume are nowhere.
         """
         starts: list[Shape] = []
-        for point, sign in zip(prompt.points, prompt.signs, strict=True):
+        for point, sign in _places(prompt):
             voxel = np.round(self._grid.to_index(np.array([point]))[0], 3)
             inside = bool(((voxel >= -0.5) & (voxel <= np.array(self._grid.shape) - 0.5)).all())
             silent = sign == 0 and prompt.kind != "auto_point"
@@ -69,3 +70,12 @@ class ClickWindows:
     def _holds(self, start: Shape, voxel: np.ndarray) -> bool:
         low, high = np.array(start) - 0.5, np.array(start) + np.array(self._window) - 0.5
         return bool(((voxel >= low) & (voxel <= high)).all())
+
+
+def _places(prompt: Prompt) -> list[tuple[Millimetres, int]]:
+    """Where a prompt points at, with its signs."""
+    drawn = [(np.mean(contour.points, axis=0), contour.sign) for contour in prompt.contours]
+    if prompt.box is not None:
+        drawn.append((np.mean(prompt.box, axis=0), 1))
+    middles = [((float(x), float(y), float(z)), sign) for (x, y, z), sign in drawn]
+    return [*zip(prompt.points, prompt.signs, strict=True), *middles]

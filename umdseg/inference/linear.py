@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,9 +25,10 @@ class ClassSampler:
     Attributes:
         canvas: (C + 1, X, Y, Z) stitched channels, 0 where nobody looked; the last is 1 where somebody did.
         grid: place of the canvas.
-        rows: (M, C) weights of M logits on the channels; None: the channels are the logits.
+        rows: (M, C) weights of M logits on the channels; None: the channels are the logits. Of competing
+            classes (M, C + 1): the last weight is the bias, which "somebody looked" carries.
         groups: per class asked for, the logits of its members (one, or a group's) among the M.
-        compete: the channels are all classes of one softmax; a logit is then the class's own channel less
+        compete: the M logits are all classes of one softmax; what counts is then the class's own logit less
             the highest of the others, positive where the class wins.
     """
 
@@ -53,7 +54,7 @@ class ClassSampler:
         rows, groups = self.rows, self.groups
         if self.compete:
             values = sample(values, source, part, outside=0.0)
-            out = _margins(values[:-1], groups)
+            out = _margins(_planes(values, rows), groups)
             return torch.where(values[-1] > 0.5, out, torch.full_like(out, BACKGROUND))
         if rows is None:
             used = self._used()
@@ -90,18 +91,50 @@ def _grouped(
     return out
 
 
-def _margins(values: torch.Tensor, groups: Sequence[Sequence[int]]) -> torch.Tensor:
-    """(D, X, Y, Z) logits of competing classes -> (K, X, Y, Z), own channel less the highest other."""
-    best, first = values.max(dim=0)
-    second = values.scatter(0, first[None], -torch.inf).amax(dim=0)
-    out = torch.empty(len(groups), *values.shape[1:])
+def _planes(values: torch.Tensor, rows: torch.Tensor | None) -> Iterator[torch.Tensor]:
+    """The logits (X, Y, Z) of all classes in turn, from (C + 1, X, Y, Z); `BLOCK` of them exist at a time."""
+    if rows is None:
+        yield from values[:-1]
+        return
+    for start in range(0, len(rows), BLOCK):
+        yield from _times(rows[start : start + BLOCK], values)
+
+
+def _margins(planes: Iterator[torch.Tensor], groups: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Logits of competing classes, one by one -> (K, X, Y, Z), own logit less the highest other."""
+    asked: dict[int, list[int]] = {}
+    for k, group in enumerate(groups):
+        for member in group:
+            asked.setdefault(member, []).append(k)
+    several = [k for k, group in enumerate(groups) if len(group) > 1]
+    own: list[torch.Tensor | None] = [None] * len(groups)
+    rest: list[torch.Tensor | None] = [None] * len(groups)
+    best = second = first = None
+    for channel, plane in enumerate(planes):
+        for k in asked.get(channel, ()):
+            own[k] = _highest(own[k], plane)
+        for k in several:
+            if channel not in groups[k]:
+                rest[k] = _highest(rest[k], plane)
+        if best is None or second is None or first is None:
+            best, second = plane.clone(), torch.full_like(plane, -torch.inf)
+            first = torch.zeros(plane.shape, dtype=torch.int16)
+            continue
+        ahead = plane > best
+        second = torch.where(ahead, best, torch.maximum(second, plane))
+        best = torch.where(ahead, plane, best)
+        first[ahead] = channel
+    assert best is not None
+    assert second is not None
+    assert first is not None
     for k, group in enumerate(groups):
         if len(group) == 1:
-            out[k] = values[group[0]] - torch.where(first == group[0], second, best)
-        else:
-            rest = [channel for channel in range(len(values)) if channel not in group]
-            out[k] = values[list(group)].amax(dim=0) - values[rest].amax(dim=0)
-    return out
+            rest[k] = torch.where(first == group[0], second, best)
+    return torch.stack([a - b for a, b in zip(own, rest, strict=True) if a is not None and b is not None])
+
+
+def _highest(known: torch.Tensor | None, plane: torch.Tensor) -> torch.Tensor:
+    return plane.clone() if known is None else torch.maximum(known, plane, out=known)
 
 
 def _times(rows: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
+from umdseg.backbones.asked import Asked
 from umdseg.backbones.base import BACKGROUND, Backbone, Features
+from umdseg.backbones.slabs import slabs
 from umdseg.data.geometry import Grid
 from umdseg.inference.classes import ClassScores
 from umdseg.inference.clicks import ClickWindows
@@ -16,9 +18,6 @@ from umdseg.inference.precision import autocast
 from umdseg.inference.sampling import sample
 from umdseg.inference.stitch import Place, Shape, importance, stitch
 from umdseg.vocabulary import Origin, Prompt
-
-# numbers per output slab
-SLAB_NUMBERS = 1 << 26
 
 
 class WindowSession:
@@ -57,19 +56,18 @@ class WindowSession:
         self._precision, self._origin = precision, Origin.of(modality)
         self._device = next(backbone.parameters(), image).device
         self._autocast()
-        self._history: list[dict[str, Prompt]] = [{}]
+        self._asked = Asked()
         self._windows = ClickWindows(backbone, grid, window, self._encode_at)
         self._classes = ClassScores(backbone, grid, self._stitch, self._encode, self._autocast)
         self._placed: dict[Prompt, list[tuple[Grid, torch.Tensor]]] = {}
 
     def prompt(self, prompts: Sequence[Prompt]) -> None:
         """Ask; a prompt replaces the earlier one of the same structure (points are given whole)."""
-        self._history.append({**self._history[-1], **{prompt.structure: prompt for prompt in prompts}})
+        self._asked.add(prompts)
 
     def undo(self) -> None:
         """Take the last call of `prompt` back."""
-        if len(self._history) > 1:
-            self._history.pop()
+        self._asked.undo()
 
     @torch.no_grad()
     def scores(
@@ -77,7 +75,7 @@ class WindowSession:
     ) -> Iterator[tuple[slice, torch.Tensor]]:
         """Logits resampled linearly to `grid` (None: the scan's own) as (z slice, (K, X, Y, dz))."""
         target = grid or self.native
-        asked = [self._history[-1].get(name, Prompt(name)) for name in structures]
+        asked = self._asked.of(structures)
         with self._backbone.routed(self._origin):
             by_class = tuple(dict.fromkeys(p.structure for p in asked if self._has_class(p)))
             classes = self._classes.sampler(by_class) if by_class else None
@@ -86,21 +84,17 @@ class WindowSession:
                     self._place(prompt)
         all_auto = all(prompt.kind == "auto" for prompt in asked)
         channels = len(asked) + (classes.channels if classes else 0) + 4
-        numbers = target.shape[0] * target.shape[1] * channels
-        step = max(SLAB_NUMBERS // numbers, 1)
-        for start in range(0, target.shape[2], step):
-            stop = min(start + step, target.shape[2])
-            part = target.slab(start, stop)
+        for place, part in slabs(target, channels):
             sampled = None if classes is None else classes.on(part)
             if sampled is not None and all_auto and len(by_class) == len(asked):
-                yield slice(start, stop), sampled
+                yield place, sampled
                 continue
             found = {} if sampled is None else dict(zip(by_class, sampled, strict=True))
             planes = [
                 found[prompt.structure] if prompt.kind == "auto" else self._sample_placed(prompt, part, found)
                 for prompt in asked
             ]
-            yield slice(start, stop), torch.stack(planes)
+            yield place, torch.stack(planes)
 
     def _has_class(self, prompt: Prompt) -> bool:
         """Whether the answer by class is (part of) what is asked for; structures without one have clicks."""
@@ -118,10 +112,7 @@ class WindowSession:
                     (grid, merge(classes.on(grid)[0], logits, prompt, torch.from_numpy(grid.affine)))
                     for grid, logits in found
                 ]
-            # logits of older prompts would only cost memory
-            current = set(self._history[-1].values())
-            self._placed = {p: w for p, w in self._placed.items() if p in current}
-            self._placed[prompt] = found
+            self._placed = {**self._asked.kept(self._placed), prompt: found}
 
     def _sample_placed(
         self, prompt: Prompt, part: Grid, by_class: Mapping[str, torch.Tensor]

@@ -8,8 +8,10 @@ import resource
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,15 +19,15 @@ from umdseg.backbones.base import Backbone
 from umdseg.backbones.card import Card
 from umdseg.config.hardware import device_of
 from umdseg.config.schema import Settings
-from umdseg.data.geometry import Grid, canonical_grid
+from umdseg.data.geometry import Grid
 from umdseg.data.hashes import cache_root
 from umdseg.data.verdict import Finding, Level
-from umdseg.inference.classes import DENSE_BYTES
 from umdseg.inference.precision import autocast
-from umdseg.inference.stitch import window_slices
-from umdseg.inference.window import SLAB_NUMBERS
 from umdseg.preflight.check import Check, count
-from umdseg.preflight.cost import Cost, inference_cost, throughput, training_cost
+from umdseg.preflight.cost import Cost, product_throughput, throughput, writing
+from umdseg.preflight.plans import Plan, plan_of
+from umdseg.preflight.plans.base import prepared_shape
+from umdseg.preflight.plans.tried import TriedPlan
 
 # reading, resampling and scoring one voxel of a scan's own grid for one structure: CPU seconds measured on
 # three phantom scans (13 structures, Dice; 2.0e-8 to 2.3e-8), without the network
@@ -43,6 +45,7 @@ class Work:
         known: those of them that the model can be asked for by class.
         stages: how often every scored scan is predicted.
         fits: whether anything is fitted.
+        channels: scans that one prediction takes together, brought onto the first one's grid.
         unknown: scans whose grid is not known, because the run makes them or they are broken.
     """
 
@@ -53,6 +56,7 @@ class Work:
     stages: int
     fits: bool
     unknown: int = 0
+    channels: int = 1
 
 
 def estimate(settings: Settings, backbone: Backbone, work: Work) -> list[Check]:
@@ -60,7 +64,7 @@ def estimate(settings: Settings, backbone: Backbone, work: Work) -> list[Check]:
 
     Args:
         settings: the configuration.
-        backbone: with its adapter injected; it is moved to the meta device and cannot compute afterwards.
+        backbone: with its adapter injected; it loses its weights and cannot be used afterwards.
         work: what the run will do.
     """
     device = device_of(settings.trainer.accelerator)
@@ -68,46 +72,100 @@ def estimate(settings: Settings, backbone: Backbone, work: Work) -> list[Check]:
     model = sum(p.nbytes for p in (*backbone.parameters(), *backbone.buffers()))
     # gradients and both moments of AdamW
     learning = 3 * sum(p.nbytes for p in trained)
+    disk = _disk(settings, backbone.card, work, learning)
     backbone.to("meta")
-    known = list(work.known)
     try:
-        fit = training_cost(backbone.train(), known, settings.data.batch_size) if trained and known else None
-        look = inference_cost(backbone.eval(), known)
-    # a network that looks at the values (makes a picture of a slice, takes a z-score in its window) fails in
-    # its own way when there are none; an estimate that cannot be had stops nothing
-    except Exception:
-        why = f"not estimated: {backbone.card.name} cannot be run on tensors without values"
-        return [Check("memory", why), Check("time", why), _disk(settings, backbone.card, work, learning)]
-    rate = None
-    if look.heaviest is not None:
-        rate = throughput(look.heaviest, device, lambda: autocast(settings.evaluation.precision, device))
+        fit, plan, basis = _counted(settings, backbone, work, bool(trained and work.known))
+    # a network that looks at the values fails in its own way when there are none, and a second time when they
+    # are arbitrary; an estimate that cannot be had stops nothing
+    except Exception as error:
+        said = str(error).strip().partition("\n")[0]
+        said = f"{type(error).__name__}: {said}"
+        why = f"not estimated: one pass of {settings.model.name} cannot be tried ({said})"
+        return [Check("memory", why), Check("time", why), disk]
+    if not plan.steps:
+        why = f"not estimated: {backbone.card.name} knows none of the structures by class"
+        return [Check("memory", why), Check("time", why), disk]
+    looking = model + max(step.cost.peak_bytes for step in plan.steps)
+    volume = max((_read(grid, work) + plan.held(grid) for grid in work.score), default=0)
     fitting = model + learning + (fit.peak_bytes if fit else 0)
-    volume = _largest_volume(backbone.card, work)
+    pace = _pace(device, settings.evaluation.precision, [step.cost for step in plan.steps])
     return [
-        _memory(device, fitting, model + look.peak_bytes, volume, fits=fit is not None),
-        _time(settings, backbone.card, work, fit, look, rate),
-        _disk(settings, backbone.card, work, learning),
+        _memory(device, fitting, looking, volume, fits=fit is not None),
+        _time(settings, plan, work, fit, pace, basis),
+        disk,
     ]
 
 
-def prepared_shape(card: Card, grid: Grid) -> tuple[int, int, int]:
-    """Voxels of a scan on the card's grid, before air is cropped off."""
-    whole = canonical_grid(grid, card.spacing, card.orientation).shape
-    x, y, z = (max(n, w) for n, w in zip(whole, card.window, strict=True))
-    return x, y, z
+def _counted(settings: Settings, backbone: Backbone, work: Work, fits: bool) -> tuple[Cost | None, Plan, str]:
+    """Costs of a fitting step and of passes, and what they rest on where that is not the whole pass."""
+    known, batch = list(work.known), settings.data.batch_size
+    try:
+        plan = plan_of(settings, backbone.eval(), known)
+        fit = plan.training(batch) if fits else None
+        return fit, plan, ""
+    except Exception:
+        if backbone.session.__func__ is not Backbone.session and not backbone.has_dense:  # type: ignore[attr-defined]
+            raise
+        tried = TriedPlan(settings, backbone, known)
+        return tried.training(batch) if fits else None, tried, tried.basis
 
 
-def _largest_volume(card: Card, work: Work) -> int:
-    """Bytes of the largest scan in evaluation: its voxels, the prepared image, the stitched channels."""
-    largest, classes = 0, len(work.known)
-    for grid in work.score:
-        own, prepared = math.prod(grid.shape), math.prod(prepared_shape(card, grid))
-        channels = classes + 1
-        canvas = min(channels * prepared * 4, DENSE_BYTES)
-        # as read and as float32; label and prediction; one slab of logits
-        slab = min(SLAB_NUMBERS, own * (channels + classes + 4)) * 4
-        largest = max(largest, own * 12 + prepared * 4 + canvas + slab)
-    return largest
+def _read(grid: Grid, work: Work) -> int:
+    """Bytes of one scan whatever the model does: as read and as float32, label and prediction."""
+    return math.prod(grid.shape) * (8 * work.channels + 4)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What this machine does in a second.
+
+    Attributes:
+        convolution: FLOPs of the model's heaviest convolution; None where it is not worth measuring.
+        product: the same of its heaviest matrix product.
+        writing: bytes of tensors made.
+    """
+
+    convolution: float | None
+    product: float | None
+    writing: float
+
+    def seconds(self, cost: Cost) -> float:
+        """Time of one pass."""
+        # operations of a kind that was not measured are a small part
+        convolution = self.convolution or self.product or math.inf
+        product = self.product or self.convolution or math.inf
+        multiplying = (cost.flops - cost.products) / convolution + cost.products / product
+        return multiplying + cost.made_bytes / self.writing
+
+    def told(self) -> str:
+        """In words."""
+        parts = [(self.convolution, "convolutions"), (self.product, "matrix products")]
+        found = [(rate, what) for rate, what in parts if rate is not None]
+        if len(found) == 1:
+            return f"{found[0][0] / 1e9:,.0f} GFLOP/s"
+        return " and ".join(f"{rate / 1e9:,.0f} GFLOP/s ({what})" for rate, what in found)
+
+
+def _pace(device: torch.device, precision: str, costs: Sequence[Cost]) -> Pace | None:
+    """Measured on whichever pass has most of each; None where there is nothing to measure."""
+
+    def context() -> AbstractContextManager[Any]:
+        return autocast(precision, device)
+
+    whole = sum(cost.flops for cost in costs)
+    convolution = max(costs, key=lambda cost: cost.flops - cost.products)
+    product = max(costs, key=lambda cost: cost.products)
+    # a kind with less than a twentieth of the work is not worth a measurement
+    many = 20 * (convolution.flops - convolution.products) >= whole
+    convolutions = (
+        throughput(convolution.heaviest, device, context) if many and convolution.heaviest else None
+    )
+    several = 20 * product.products >= whole
+    products = product_throughput(product.product, device, context) if several and product.product else None
+    return (
+        None if convolutions is None and products is None else Pace(convolutions, products, writing(device))
+    )
 
 
 def _memory(device: torch.device, fitting: int, looking: int, volume: int, fits: bool) -> Check:
@@ -129,29 +187,33 @@ def _memory(device: torch.device, fitting: int, looking: int, volume: int, fits:
 
 
 def _time(
-    settings: Settings, card: Card, work: Work, fit: Cost | None, look: Cost, rate: float | None
+    settings: Settings, plan: Plan, work: Work, fit: Cost | None, pace: Pace | None, basis: str
 ) -> Check:
-    if rate is None:
-        return Check("time", "not estimated: the model has no convolution to measure")
+    if pace is None:
+        return Check("time", "not estimated: the model has no convolution or matrix product to measure")
     steps = settings.fit.steps * settings.trainer.accumulate_grad_batches
-    fitting = steps * fit.flops / rate if fit else 0.0
-    kinds = settings.prompt.kinds
-    passes, voxels = 0, 0
-    overlap = card.overlap if settings.evaluation.overlap is None else settings.evaluation.overlap
+    fitting = steps * pace.seconds(fit) if fit else 0.0
+    kinds = [kind for kind in settings.prompt.kinds if kind in plan.card.prompts]
+    passes, voxels = dict.fromkeys((step.one for step in plan.steps), 0), 0
     for grid in work.score:
-        windows = window_slices(prepared_shape(card, grid), card.window, overlap)
-        passes += len(windows) * ("auto" in kinds)
-        # a click opens one window
-        passes += len(work.names) * sum(kind != "auto" for kind in kinds)
+        for one, number in plan.passes(grid, kinds, work.names).items():
+            passes[one] += number
         voxels += math.prod(grid.shape) * len(kinds)
-    scoring = work.stages * (passes * look.flops / rate + voxels * len(work.names) * _VOXEL_S)
+    network = sum(passes[step.one] * pace.seconds(step.cost) for step in plan.steps)
+    scoring = work.stages * (network + voxels * len(work.names) * _VOXEL_S)
     parts = [f"fitting {_clock(fitting)}"] if fit else []
     if work.score:
-        parts += [f"{work.stages} x predicting {passes:,} windows at most {_clock(scoring / work.stages)}"]
+        told = " and ".join(f"{passes[step.one]:,} {step.many}" for step in plan.steps)
+        parts += [f"{work.stages} x predicting {told} {plan.bound} {_clock(scoring / work.stages)}"]
     if work.unknown:
         parts += [f"not counted: {count(work.unknown, 'scan')} not there or not usable yet"]
-    basis = f"{look.flops / 1e9:,.0f} GFLOP a window at {rate / 1e9:,.0f} GFLOP/s measured here"
-    return Check("time", f"{_clock(fitting + scoring)} ({', '.join(parts)}; {basis})")
+    costs = ", ".join(f"{_gflop(step.cost.flops)} GFLOP a {step.one}" for step in plan.steps)
+    about = f"{costs}{basis} at {pace.told()} measured here"
+    return Check("time", f"{_clock(fitting + scoring)} ({', '.join(parts)}; {about})")
+
+
+def _gflop(flops: int) -> str:
+    return f"{flops / 1e9:,.0f}" if flops >= 1e10 else f"{flops / 1e9:.2g}"
 
 
 def _disk(settings: Settings, card: Card, work: Work, learning: int) -> Check:

@@ -14,14 +14,15 @@ from umdseg.data.checks import Headers
 from umdseg.data.dataset import PairedDataset
 from umdseg.data.verdict import Finding
 from umdseg.errors import UserError
-from umdseg.preflight import model
+from umdseg.preflight import model, together
 from umdseg.preflight.check import Check
 from umdseg.preflight.configuration import configuration
 from umdseg.preflight.deep import voxels
 from umdseg.preflight.estimate import Work, estimate
 from umdseg.preflight.files import dataset_of, headers_of
 from umdseg.preflight.people import splits
-from umdseg.vocabulary import Subject
+from umdseg.runs.stages import measures_before
+from umdseg.vocabulary import Modality, Subject
 
 
 def look(
@@ -74,6 +75,9 @@ def _probe(settings: Settings) -> Check:
     print("running the model on a phantom", file=sys.stderr, flush=True)
     try:
         backbone = load_backbone(**asdict(settings.model)).to(device_of(settings.trainer.accelerator))
+        if backbone.takes:
+            names = " and ".join(backbone.takes)
+            return Check("probe", f"not probed: {backbone.card.name} takes {names} of one person together")
         (found,) = probe(backbone, settings.evaluation.precision)
     except UserError as error:
         return Check("probe", "not run", (Finding.of(error),))
@@ -104,19 +108,23 @@ def _model(
     checks = [*wrong, terms]
     try:
         backbone = model.with_weights(settings, plain, terms)
+        checks[-1] = model.filled(terms, backbone)
     except UserError as error:
         backbone = plain
         checks[-1] = Check(terms.name, terms.numbers, (*terms.findings, Finding.of(error)))
     if names:
         checks.append(model.structures(settings, plain.card, names, door))
-    checks.append(model.prompts(settings, plain.card))
+    settings, inputs = together.inputs(settings, plain, scored)
+    checks += [model.prompts(settings, plain.card), *inputs]
     modalities = sorted({m for s in train for m in s.scans if settings.data.train_modalities.get(m, 0) > 0})
     adapter = model.inject(settings, backbone, names, modalities, door)
     checks.append(adapter)
-    if adapter.level == "refuse" or not names:
+    if "refuse" in (adapter.level, *(check.level for check in inputs)) or not names:
         return checks
     known = [name for name in names if backbone.knows(name)]
-    return checks + estimate(settings, backbone, _work(door, settings, headers, train, scored, names, known))
+    before = measures_before(settings, backbone)
+    work = _work(door, settings, headers, train, scored, names, known, plain.takes, before)
+    return checks + estimate(settings, backbone, work)
 
 
 def _work(
@@ -127,13 +135,17 @@ def _work(
     scored: Sequence[Subject],
     names: Sequence[str],
     known: Sequence[str],
+    takes: Sequence[Modality],
+    before: bool,
 ) -> Work:
     grids = {path: grid for one in headers for path, grid in one.grids.items()}
     wanted = {m for m, weight in settings.data.train_modalities.items() if weight > 0}
     training = [c.image for s in train for m, c in s.scans.items() if m in wanted and c.label]
     looked = [c.image for s in scored for m, c in s.scans.items() if m in settings.data.modalities]
+    if takes:
+        # scans given together are one prediction, on the grid of the first
+        looked = [s.scans[takes[0]].image for s in scored if set(takes) <= set(s.scans)]
     fits = door == "train" and settings.fit.steps > 0
-    before = settings.callbacks.evaluate_before and settings.run.task != "pretrain"
     both = {*training, *looked}
     return Work(
         train=[grids[path] for path in training if path in grids],
@@ -143,4 +155,5 @@ def _work(
         stages=1 + (fits and before),
         fits=fits,
         unknown=len(both - grids.keys()),
+        channels=max(len(takes), 1),
     )

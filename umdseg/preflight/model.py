@@ -23,6 +23,9 @@ from umdseg.runs.evaluate import adapter_folder
 
 # models up to this size get their weights, to see whether they fit; larger ones would take long
 READ_BYTES = 256 << 20
+# beginnings of what is said of weights that are at hand
+_THERE = ("local", "in the cache", "shipped")
+_UNREAD = f"more than {READ_BYTES >> 20} MB, not read here"
 
 
 def weights(settings: Settings, card: Card) -> Check:
@@ -50,7 +53,7 @@ def weights(settings: Settings, card: Card) -> Check:
 
 def _published(settings: Settings, card: Card, terms: str) -> Check:
     told = card.weights
-    if told.source is None and not told.file:
+    if card.scratch:
         findings: tuple[Finding, ...] = ()
         if settings.run.task == "evaluate":
             findings = (Finding("warn", "random weights: scores mean nothing before training", "model.name"),)
@@ -125,6 +128,14 @@ def with_weights(settings: Settings, backbone: Backbone, terms: Check) -> Backbo
     # the factory knows where its weights lie: a file, a folder, the package, or nowhere (from scratch)
     loaded: Backbone = resolve("model", options.name)(options)
     return loaded.eval()
+
+
+def filled(terms: Check, backbone: Backbone) -> Check:
+    """The check of the weights with what their file filled; of files too large to read, that they are."""
+    if backbone.loaded is not None:
+        return Check(terms.name, f"{terms.numbers}; {backbone.loaded.told()}", terms.findings)
+    unread = terms.level != "refuse" and terms.numbers.startswith(_THERE)
+    return Check(terms.name, f"{terms.numbers}; {_UNREAD}", terms.findings) if unread else terms
 
 
 def structures(settings: Settings, card: Card, names: Sequence[str], door: str) -> Check:

@@ -33,6 +33,10 @@ WINDOWS = ((-160, 240), (-963, 1053), (-1000, 1000), (-500, 1300), (-1350, 150))
 # CT stored without its offset, or with it twice
 SHIFTS = (1024, -1024)
 FACTORS = (0.1, 0.5, 2.0, 10.0)
+_ASKED = {
+    **{"auto": "class", "auto_point": "class and clicks", "point": "clicks", "clicks": "clicks"},
+    **{"box": "boxes", "text": "text", "lasso": "lassos", "scribble": "scribbles"},
+}
 
 
 @dataclass(frozen=True)
@@ -67,24 +71,56 @@ def probe(backbone: Backbone, precision: str = "auto") -> list[Finding]:
         precision: auto, fp32 or bf16.
 
     Returns:
-        One finding: `pass`; `warn` for a model that is weak on the phantom or shares no organ with it;
-        `refuse` for a card, or a session, that is wrong.
+        One finding: `pass`; `warn` for a model that is weak on the phantom, shares no organ with it, has
+        random weights, takes several scans of one person, or depends on how scans are stored as its authors
+        mean it to; `refuse` for a card, or a session, that is wrong.
     """
-    name, case = backbone.card.name, phantom(backbone)
-    if not case.names:
-        what = f"{name} knows no organ of the phantom by class: nothing to probe"
-        return [Finding("warn", what, "--probe", f"one of {', '.join(ORGANS)}")]
-    plain = dice(backbone, case, precision)
+    name = backbone.card.name
+    if backbone.takes:
+        what = f"not probed: {name} takes {' and '.join(backbone.takes)} of one person together"
+        return [Finding("warn", what, "--probe", "a model that takes one scan at a time")]
+    case = phantom(backbone)
+    plain = dice(backbone, case, precision) if case.names else 0.0
+    silent = _silent(backbone, case, plain)
+    if silent is not None:
+        return [silent]
     stored = {codes: dice(backbone, as_stored(case, codes), precision) for codes in STORED}
     codes = max(stored, key=lambda key: abs(stored[key] - plain))
     said = f"{case.modality} phantom, mean Dice of {len(case.names)} organs: {plain:.2f}"
     if abs(stored[codes] - plain) > NOISE:
         what = f"{said} stored as RAS, but {stored[codes]:.2f} with the same voxels stored as {codes}"
+        if _as_stored_by_design(backbone):
+            what += "; the authors give the network scans as they are stored, so its results depend on that"
+            return [Finding("warn", what, name, "scans stored as those the network was trained on")]
         return [Finding("refuse", what, name, "an answer that follows the affine")]
     if plain >= GOOD:
         return [Finding("pass", f"{said}, however it is stored", name)]
     turned, scaled = _distorted(backbone, case, precision)
     return [_judge(backbone.card, case, plain, turned, scaled)]
+
+
+def _silent(backbone: Backbone, case: Case, plain: float) -> Finding | None:
+    """Why nothing can be said of the card: no organ in common, or random weights; None: something can."""
+    name = backbone.card.name
+    if not case.names:
+        what = f"{name} knows no organ of the phantom by class: nothing to probe"
+        return Finding("warn", what, "--probe", f"one of {', '.join(ORGANS)}")
+    if backbone.random_weights:
+        what = (
+            f"random weights: the model ran on a {case.modality} phantom, asked by {_ASKED[case.kind]}; its "
+        )
+        what += f"answer (mean Dice {plain:.2f} of {len(case.names)} organs) says nothing about the card"
+        return Finding("warn", what, name, "trained weights")
+    return None
+
+
+def _as_stored_by_design(backbone: Backbone) -> bool:
+    """Whether the model's own loop turns no scan: nnInteractive, and nnU-Net without an orientation."""
+    from umdseg.backbones.nninteractive.backbone import Nninteractive
+    from umdseg.backbones.nnunet.backbone import Nnunet
+
+    plain = isinstance(backbone, Nnunet) and backbone.forced is None
+    return plain or isinstance(backbone, Nninteractive)
 
 
 def phantom(backbone: Backbone) -> Case:

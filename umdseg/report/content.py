@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from umdseg.evaluation.inputs import columns_of, in_order
 from umdseg.evaluation.options import BASELINES
 from umdseg.evaluation.summary import MACRO, macro, structures_of
 from umdseg.report.words import MODALITY, STAGE, count, meaning, number, pairs, select
@@ -37,6 +38,8 @@ def headlines(result: Result, summary: pd.DataFrame) -> list[dict[str, Any]]:
         ]
         prompt = (defined or prompts)[0]
         before = _find(result, "gaps", reference, target, prompt, stage="zero_shot")
+        # a network trained from scratch has no before
+        before = before or _find(result, "gaps", reference, target, prompt, stage="supervised")
         after = _find(result, "gaps", reference, target, prompt, stage="adapted")
         cards.append(
             {
@@ -50,6 +53,20 @@ def headlines(result: Result, summary: pd.DataFrame) -> list[dict[str, Any]]:
                 "sentence": _sentence(before, summary),
             }
         )
+    return cards
+
+
+def together_cards(summary: pd.DataFrame) -> list[dict[str, Any]]:
+    """One card per combination of scans given together: macro Dice by stage, `auto` before other prompts."""
+    rows = summary[summary["structure"] == MACRO]
+    cards = []
+    for column in (c for c in in_order(rows["modality"]) if c not in MODALITIES):
+        own = rows[rows["modality"] == column]
+        prompt = str(min(own["prompt"], key=lambda p: p != "auto"))
+        found = {s: macro(own, stage=s, prompt=prompt) for s in STAGE}
+        stages = {s: row for s, row in found.items() if row}
+        people = count(max(int(row["n_subjects"]) for row in stages.values()), "subject")
+        cards.append({"column": column, "prompt": prompt, "stages": stages, "people": people})
     return cards
 
 
@@ -112,10 +129,16 @@ def _find(
 
 
 def organ_table(summary: pd.DataFrame, prompt: str) -> dict[str, Any]:
-    """Mean Dice per structure: columns are (modality, stage), rows structures and their macro mean."""
+    """Mean Dice per structure: columns are (modality, stage), rows structures and their macro mean.
+
+    Scans given together come after the single ones.
+    """
     rows = summary[summary["prompt"] == prompt]
     columns = [
-        (m, s) for m in MODALITIES for s in STAGE if ((rows["modality"] == m) & (rows["stage"] == s)).any()
+        (m, s)
+        for m in in_order(rows["modality"])
+        for s in STAGE
+        if ((rows["modality"] == m) & (rows["stage"] == s)).any()
     ]
     body = []
     for name in (*structures_of(rows), MACRO):
@@ -134,7 +157,8 @@ def unscored_rows(cases: pd.DataFrame) -> list[dict[str, Any]]:
     rows = cases[cases["status"] != "ok"]
     told = [meaning(str(s), str(c)) for s, c in zip(rows["status"], rows["condition"], strict=True)]
     keys = ["model", "stage", "prompt", "modality", "status", "meaning"]
-    counted = rows.assign(meaning=told).groupby(keys, sort=False).size().rename("rows").reset_index()
+    rows = rows.assign(meaning=told, modality=columns_of(rows))
+    counted = rows.groupby(keys, sort=False).size().rename("rows").reset_index()
     return [{str(k): v for k, v in row.items()} for row in counted.to_dict("records")]
 
 
@@ -158,10 +182,10 @@ def baseline_rows(summary: pd.DataFrame) -> dict[str, Any] | None:
         dict.fromkeys(rows[["model", "adapter", "stage", "prompt"]].itertuples(index=False, name=None))
     )
     groups.sort(key=lambda g: g[0] in BASELINES)
-    body = []
+    body, columns = [], in_order([*MODALITIES, *rows["modality"]])
     for model, adapter, stage, prompt in groups:
         wanted = {"model": model, "adapter": adapter, "stage": stage, "prompt": prompt}
-        cells = [macro(rows, modality=m, **wanted) for m in MODALITIES]
+        cells = [macro(rows, modality=m, **wanted) for m in columns]
         trivial = model in BASELINES
         body.append({"model": model, "stage": stage, "prompt": prompt, "cells": cells, "baseline": trivial})
-    return {"rivals": rivals, "rows": body}
+    return {"rivals": rivals, "columns": columns, "rows": body}

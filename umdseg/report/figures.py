@@ -6,9 +6,10 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from umdseg.evaluation.inputs import in_order
 from umdseg.evaluation.summary import MACRO, structures_of
+from umdseg.report import words
 from umdseg.report.words import COLOUR, METRIC, MODALITY, STAGE, structure
-from umdseg.vocabulary import MODALITIES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,6 +71,8 @@ def _interval(axes: Axes, entry: Mapping[str, Any], row: int) -> None:
 def organ_dots(summary: pd.DataFrame, prompt: str = "auto", metric: str = "dice") -> bytes | None:
     """Mean score per structure, zero-shot (hollow) and adapted (full), one panel per modality.
 
+    Scans given together have a panel of their own.
+
     Args:
         summary: from `umdseg.evaluation.summarise`, without baselines.
         prompt: which prompt's rows.
@@ -81,15 +84,16 @@ def organ_dots(summary: pd.DataFrame, prompt: str = "auto", metric: str = "dice"
     from matplotlib.figure import Figure
 
     rows = summary[(summary["prompt"] == prompt) & (summary["structure"] != MACRO)]
-    modalities = [m for m in MODALITIES if (rows["modality"] == m).any()]
+    modalities = in_order(rows["modality"])
     names = structures_of(rows)
     if not modalities:
         return None
     figure = Figure(figsize=(2.1 + 2.3 * len(modalities), 0.95 + 0.29 * len(names)))
     panels = figure.subplots(1, len(modalities), sharey=True, squeeze=False)[0]
     for axes, modality in zip(panels, modalities, strict=True):
-        _dots(axes, rows[rows["modality"] == modality], names, COLOUR[modality])
-        axes.set_title(MODALITY[modality], fontsize=11, color=COLOUR[modality], fontweight="bold")
+        _dots(axes, rows[rows["modality"] == modality], names, words.colour(modality))
+        title = words.modality(modality)
+        axes.set_title(title, fontsize=11, color=words.colour(modality), fontweight="bold")
         axes.set_xlabel(f"mean {METRIC.get(metric, metric)}")
         if metric in ("dice", "nsd"):
             axes.set_xlim(-0.04, 1.04)

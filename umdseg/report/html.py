@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from umdseg.evaluation.cases import on_grid, read_cases
 from umdseg.evaluation.gap import gap
+from umdseg.evaluation.inputs import columns_of, in_order
 from umdseg.evaluation.options import BASELINES
 from umdseg.evaluation.predictions import median_subjects
 from umdseg.evaluation.scans import SCANS, read_scans
@@ -22,6 +23,7 @@ from umdseg.report.content import (
     headlines,
     organ_table,
     scan_rows,
+    together_cards,
     unscored_rows,
 )
 from umdseg.report.figures import gap_forest, organ_dots
@@ -91,6 +93,8 @@ def _tables(cases: pd.DataFrame, result: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "what": _what(own),
         "headlines": headlines(result, model),
+        "together": together_cards(model),
+        "together_notice": words.together_notice(in_order(columns_of(own))),
         "gaps": gap_rows(result),
         "forest": _embed(gap_forest(result["gaps"])),
         "organs": [
@@ -104,16 +108,18 @@ def _tables(cases: pd.DataFrame, result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _what(own: pd.DataFrame) -> dict[str, str]:
+def _what(own: pd.DataFrame) -> dict[str, Any]:
     def joined(column: str) -> str:
         return ", ".join(str(v) for v in dict.fromkeys(own[column]) if str(v))
 
-    counts = own[own["status"] != "modality_absent"].groupby("modality")["subject"].nunique()
-    scans = ", ".join(f"{counts[m]} {label}" for m, label in words.MODALITY.items() if m in counts)
+    seen = own[own["status"] != "modality_absent"]
+    counts = seen.groupby(columns_of(seen))["subject"].nunique()
+    scans = ", ".join(f"{counts[m]} {words.modality(m)}" for m in in_order(counts.index))
     adapters = [a for a in dict.fromkeys(own["adapter"]) if a != "none"]
     return {
         "model": joined("model"),
         "adapter": ", ".join(map(str, adapters)) or "none",
+        "stages": list(dict.fromkeys(own["stage"])),
         "dataset": joined("dataset"),
         "subjects": f"{words.count(own['subject'].nunique(), 'subject')} ({scans})",
         "structures": words.count(own["structure"].nunique(), "structure"),

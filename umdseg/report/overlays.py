@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from umdseg.data.geometry import Grid, Volume, canonical_grid, resample
 from umdseg.data.io.nifti import read_image, read_label
 from umdseg.evaluation.cases import on_grid
+from umdseg.evaluation.inputs import columns_of, in_order
 from umdseg.evaluation.options import BASELINES
 from umdseg.evaluation.predictions import INDEX, prediction_path
+from umdseg.report import words
 from umdseg.report.figures import png
-from umdseg.report.words import MODALITY, STAGE, number
-from umdseg.vocabulary import MODALITIES
+from umdseg.report.words import STAGE, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +58,7 @@ class Plane:
 
 
 def overlay(folder: Path, subject: str, cases: pd.DataFrame) -> tuple[bytes, str] | None:
-    """Draw one subject: modalities across, stages down.
+    """Draw one subject: modalities across (scans given together as one, over each other), stages down.
 
     Args:
         folder: `predictions` of a run folder.
@@ -75,8 +76,9 @@ def overlay(folder: Path, subject: str, cases: pd.DataFrame) -> tuple[bytes, str
     index = json.loads(index_path.read_text(encoding="utf-8"))
     table = on_grid(cases)
     rows = table[(table["subject"] == subject) & ~table["model"].isin(BASELINES)]
+    rows = rows.assign(modality=columns_of(rows))
     prompts = _prompts(rows)
-    scans = {m: index["scans"][m] for m in MODALITIES if _readable(index["scans"].get(m))}
+    scans = {m: index["scans"][m] for m in in_order(index["scans"]) if _readable(index["scans"][m])}
     files = {(m, s): prediction_path(folder, subject, m, s, p) for m in scans for s, p in prompts.items()}
     files = {key: path for key, path in files.items() if path.exists()}
     modalities = [m for m in scans if any((m, s) in files for s in _STAGES)]
@@ -90,11 +92,11 @@ def overlay(folder: Path, subject: str, cases: pd.DataFrame) -> tuple[bytes, str
     figure = Figure(figsize=(scale * width * len(modalities) + 0.3, scale * height * len(stages) + 0.4))
     panels = figure.subplots(len(stages), len(modalities), squeeze=False)
     for column, modality in enumerate(modalities):
-        image = plane.cut(read_image(scans[modality]["image"], subject))
+        layers = _layers(index["scans"], modality, plane, subject)
         truth = plane.cut(labels[modality], nearest=True)
         for row, stage in enumerate(stages):
             axes = panels[row][column]
-            _picture(axes, image, modality, plane)
+            _picture(axes, layers, plane)
             _contours(axes, truth, REFERENCE, plane)
             if (modality, stage) in files:
                 _contours(
@@ -103,7 +105,7 @@ def overlay(folder: Path, subject: str, cases: pd.DataFrame) -> tuple[bytes, str
                 shown = (rows["modality"] == modality) & (rows["stage"] == stage)
                 _corner(axes, rows[shown & (rows["prompt"] == prompts[stage])])
             if row == 0:
-                axes.set_title(MODALITY[modality], fontsize=11, fontweight="bold")
+                axes.set_title(words.modality(modality), fontsize=11, fontweight="bold")
             if column == 0:
                 axes.set_ylabel(_row_name(stage, prompts), fontsize=11)
     figure.subplots_adjust(wspace=0.03, hspace=0.03)
@@ -173,26 +175,47 @@ def _extent(plane: Plane) -> tuple[float, float]:
     return width, height
 
 
-def _picture(axes: Axes, image: NDArray[np.float32], modality: str, plane: Plane) -> None:
-    if modality == "ct":
-        low, high = -160.0, 240.0
-    elif modality == "pet":
-        low, high = 0.0, 7.0
-    else:
-        seen = image[np.isfinite(image)]
-        low, high = (float(v) for v in np.percentile(seen, [1, 99.5])) if seen.size else (0.0, 1.0)
-    # radiological PET is black uptake on white
-    grey = "gray_r" if modality == "pet" else "gray"
+def _layers(
+    scans: Mapping[str, Any], column: str, plane: Plane, subject: str
+) -> list[tuple[str, NDArray[np.float32]]]:
+    """Modality and slice of the scan shown and, of scans given together, of the others."""
+    shown = scans[column]
+    chosen = {shown.get("on", column): shown, **{m: scans[m] for m in shown.get("beside", ())}}
+    there = {m: scan for m, scan in chosen.items() if Path(scan["image"]).exists()}
+    return [(m, plane.cut(read_image(scan["image"], subject))) for m, scan in there.items()]
+
+
+def _picture(axes: Axes, layers: Sequence[tuple[str, NDArray[np.float32]]], plane: Plane) -> None:
+    """The first scan in grey; others given with it as colour over it, the stronger the more opaque."""
     # radiological convention: the patient's right, where x grows to, is on the left of the picture
     width, height = _extent(plane)
-    axes.imshow(image.T, cmap=grey, vmin=low, vmax=high, origin="lower", extent=(0, width, 0, height))
-    axes.set_facecolor("#f2f2f2" if modality == "pet" else "black")
+    for place, (modality, image) in enumerate(layers):
+        low, high = _range(modality, image)
+        # radiological PET is black uptake on white
+        grey = "gray_r" if modality == "pet" else "gray"
+        shown: dict[str, Any] = {"cmap": "hot" if place else grey, "vmin": low, "vmax": high}
+        if place:
+            strength = (np.nan_to_num(image, nan=low) - low) / (high - low)
+            shown["alpha"] = 0.6 * np.clip(strength, 0, 1).T
+        axes.imshow(image.T, origin="lower", extent=(0, width, 0, height), **shown)
+    axes.set_facecolor("#f2f2f2" if layers[0][0] == "pet" else "black")
     axes.set_xlim(width, 0)
     axes.set_ylim(0, height)
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_color("#c8ccd2")
+
+
+def _range(modality: str, image: NDArray[np.float32]) -> tuple[float, float]:
+    """Values shown darkest and brightest."""
+    if modality == "ct":
+        return -160.0, 240.0
+    if modality == "pet":
+        return 0.0, 7.0
+    seen = image[np.isfinite(image)]
+    low, high = (float(v) for v in np.percentile(seen, [1, 99.5])) if seen.size else (0.0, 1.0)
+    return low, max(high, low + 1e-6)
 
 
 def _contours(axes: Axes, labels: NDArray[np.float32], colour: str, plane: Plane) -> None:

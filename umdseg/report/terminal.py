@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from umdseg.evaluation.cases import on_grid
+from umdseg.evaluation.inputs import columns_of, in_order
 from umdseg.evaluation.options import BASELINES
 from umdseg.evaluation.summary import macro, summarise
+from umdseg.report import words
 from umdseg.report.words import (
     METRIC,
     MISSING,
@@ -17,9 +19,10 @@ from umdseg.report.words import (
     pairs,
     random_notice,
     select,
+    together_notice,
     with_interval,
 )
-from umdseg.vocabulary import MODALITIES, STAGES
+from umdseg.vocabulary import STAGES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +41,8 @@ def print_result(
 ) -> None:
     """Print one table per prompt: modalities across; scores, gaps, closure and forgetting down.
 
+    Scans given together have a table of their own below, so that 80 columns hold either.
+
     Args:
         cases: case table.
         result: content of gap.json.
@@ -51,15 +56,29 @@ def print_result(
     console = console or Console(stderr=True)
     own = cases[~cases["model"].isin(BASELINES)]
     for prompt in dict.fromkeys(own["prompt"]):
-        console.print(result_table(cases, result, str(prompt), metric))
+        for together in (False, True):
+            table = result_table(cases, result, str(prompt), metric, together=together)
+            if len(table.columns) > 1:
+                console.print(table)
     if random_weights:
         console.print(" ".join(random_notice(own["stage"])), style="bold")
     if terms:
         console.print(terms)
-    console.print("gap = reference - target, same subjects and structures; [95 % CI over subjects]")
+    columns = in_order(columns_of(own))
+    if any(column in MODALITY for column in columns):
+        console.print("gap = reference - target, same subjects and structures; [95 % CI over subjects]")
+    if notice := together_notice(columns):
+        console.print(notice)
 
 
-def result_table(cases: pd.DataFrame, result: Mapping[str, Any], prompt: str, metric: str = "dice") -> Table:
+def result_table(
+    cases: pd.DataFrame,
+    result: Mapping[str, Any],
+    prompt: str,
+    metric: str = "dice",
+    *,
+    together: bool = False,
+) -> Table:
     """The table of one prompt.
 
     Args:
@@ -67,20 +86,22 @@ def result_table(cases: pd.DataFrame, result: Mapping[str, Any], prompt: str, me
         result: content of gap.json.
         prompt: prompt kind.
         metric: column shown.
+        together: show scans that were given together, instead of single ones.
     """
     from rich.table import Table
 
     # intervals of the means are not shown here, so few resamples do
     summary = summarise(cases, metric, n_resamples=100)
     rows = on_grid(cases[cases["prompt"] == prompt])
-    modalities = [m for m in MODALITIES if (rows["modality"] == m).any()]
+    modalities = [c for c in in_order(columns_of(rows)) if (c not in MODALITY) == together]
     table = Table(title=f"macro {METRIC.get(metric, metric)}, prompt {prompt}", title_justify="left")
     # 80 columns hold three intervals only without rules between them
     table.box, table.title_style, table.pad_edge, table.padding = None, "bold", False, (0, 0, 0, 2)
     table.add_column("", no_wrap=True)
     for modality in modalities:
-        table.add_column(MODALITY[modality], justify="right", no_wrap=True)
-    own = summary[~summary["model"].isin(BASELINES)]
+        table.add_column(words.modality(modality), justify="right", no_wrap=True)
+    shown = summary[summary["modality"].isin(modalities)]
+    own = shown[~shown["model"].isin(BASELINES)]
     for stage in (s for s in STAGES if (own["stage"] == s).any()):
         means = [_mean(own, stage=stage, prompt=prompt, modality=m) for m in modalities]
         table.add_row(STAGE[stage], *means)
@@ -91,7 +112,7 @@ def result_table(cases: pd.DataFrame, result: Mapping[str, Any], prompt: str, me
     lost = [_lost(result, m, prompt, metric) for m in modalities]
     if any(cell != MISSING for cell in lost):
         table.add_row("forgetting, old structures", *lost)
-    for baseline in (b for b in BASELINES if (rows["model"] == b).any()):
+    for baseline in (b for b in BASELINES if not together and (rows["model"] == b).any()):
         means = [_mean(summary, model=baseline, prompt=prompt, modality=m) for m in modalities]
         table.add_row(baseline, *means, style="dim")
     return table
@@ -100,6 +121,7 @@ def result_table(cases: pd.DataFrame, result: Mapping[str, Any], prompt: str, me
 _LINES = (
     ("gap before", "gaps", "zero_shot"),
     ("gap after", "gaps", "adapted"),
+    ("supervised gap", "gaps", "supervised"),
     ("closure", "closure", "adapted"),
     ("forgetting", "forgetting", "adapted"),
 )

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from umdseg.evaluation.inputs import JOINT, parts_of
+
 MODALITY = {"ct": "CT", "pet": "PET", "mr": "MR"}
 STAGE = {"zero_shot": "zero-shot", "adapted": "adapted", "supervised": "supervised"}
 METRIC = {"dice": "Dice", "nsd": "NSD", "hd95": "HD95 (mm)", "assd": "ASSD (mm)"}
@@ -18,8 +20,13 @@ STATUS = {
     "failed": "the model failed",
 }
 NO_LABEL = "the scan has no label"
-# Okabe and Ito's palette keeps the three apart for colour-blind readers
+# Okabe and Ito's palette keeps them apart for colour-blind readers
 COLOUR = {"ct": "#5b6470", "pet": "#d55e00", "mr": "#0072b2"}
+TOGETHER_COLOUR = "#009e73"
+TOGETHER = (
+    "{names}: the model was given these scans of a person together and answered once. A gap is between "
+    "single scans, so there is none here; the score stands in a column of its own."
+)
 MISSING = "–"
 WHY_INTENSITY = (
     "The intensity classifier knows one voxel's value and nothing else: per modality and structure it "
@@ -35,6 +42,10 @@ RANDOM = (
 STARTED_RANDOM = (
     "Started from random weights.",
     "Zero-shot numbers only show that the pipeline runs; what the adapted rows know was learned in this run.",
+)
+FROM_SCRATCH = (
+    "Trained from scratch.",
+    "The network started from random weights; all it knows was learned in training.",
 )
 GRIDS = (
     "Grid label: each scan is scored on the grid of its label. Grid common: the same predictions on one grid "
@@ -67,6 +78,24 @@ def with_interval(entry: Mapping[str, Any] | None, field: str = "value") -> str:
     return f"{number(entry[field])} {interval(entry['ci'])}".strip()
 
 
+def modality(column: str) -> str:
+    """`CT`; `CT+PET` for scans given together, `CT+PET given CT` for a part of them."""
+    sides = (JOINT.join(MODALITY.get(name, name) for name in side) for side in parts_of(column))
+    takes, given = sides
+    return takes if takes == given else f"{takes} given {given}"
+
+
+def colour(column: str) -> str:
+    """Of a modality, or of scans given together."""
+    return COLOUR.get(column, TOGETHER_COLOUR)
+
+
+def together_notice(columns: Iterable[str]) -> str:
+    """Why scans given together have no gap; empty where there are none."""
+    names = [modality(column) for column in columns if column not in MODALITY]
+    return TOGETHER.format(names=", ".join(names)) if names else ""
+
+
 def structure(name: str) -> str:
     """A structure name for people."""
     return name.replace("_", " ")
@@ -79,7 +108,8 @@ def meaning(status: str, condition: str = "") -> str:
 
 def random_notice(stages: Iterable[str]) -> tuple[str, str]:
     """Head and sentence that say a run's weights are random, given the stages of its case table."""
-    return STARTED_RANDOM if "adapted" in set(stages) else RANDOM
+    seen = set(stages)
+    return STARTED_RANDOM if "adapted" in seen else FROM_SCRATCH if seen == {"supervised"} else RANDOM
 
 
 def terms_notice(licence: str, commercial: bool | None) -> str:

@@ -17,6 +17,7 @@ from umdseg.evaluation.scans import SCANS
 from umdseg.registry import resolve
 from umdseg.runs.identity import folder_hash
 from umdseg.runs.job import Job
+from umdseg.runs.stages import trained_stage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +44,7 @@ def run_evaluate(settings: Settings) -> Path:
         else:
             card = load_adapter(saved, job.backbone)
             parameters, routes = (card.trainable, card.total), card.routes
-            cases = scored(job, "adapted", card.method)
+            cases = scored(job, trained_stage(job.backbone, card.method), card.method)
         job.keep(cases)
         cases = merge([cases, baselines(job)])
         job.finish(cases, parameters, routes, adapter=str(saved) if saved else None)

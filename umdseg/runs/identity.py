@@ -11,6 +11,7 @@ import umdseg
 from umdseg.config.check import flatten
 from umdseg.config.schema import Settings
 from umdseg.files import sha256_file, sha256_value
+from umdseg.runs.places import by_content
 
 # where results go, how they are shown, and where inputs lie (their content is hashed instead)
 _BESIDE_THE_POINT = (
@@ -25,7 +26,7 @@ _FOR_FITTING = ("fit.", "callbacks.", "ckpt_path")
 
 def essential(settings: Settings) -> dict[str, Any]:
     """The settings that change the result, config path -> value."""
-    flat = {k: v for k, v in flatten(settings).items() if not k.startswith("logger.")}
+    flat = {k: v for k, v in by_content(flatten(settings)).items() if not k.startswith("logger.")}
     if settings.run.task == "evaluate":
         flat = {k: v for k, v in flat.items() if not k.startswith(_FOR_FITTING)}
     weights = flat.pop("model.weights")

@@ -20,12 +20,13 @@ from umdseg.data.fov import Reference
 from umdseg.evaluation.cases import merge, write_cases
 from umdseg.evaluation.forgotten import forgotten
 from umdseg.evaluation.gap import gap
+from umdseg.evaluation.inputs import inputs_of, looked_at
 from umdseg.evaluation.predictions import keep_predictions, median_subjects
 from umdseg.files import write_json
 from umdseg.registry import resolve
 from umdseg.runs.folder import RunFolder
 from umdseg.runs.identity import run_hash
-from umdseg.runs.people import baseline_subjects, scored_structures, scored_subjects
+from umdseg.runs.people import accept, baseline_subjects, scored_structures, scored_subjects
 from umdseg.runs.provenance import provenance
 from umdseg.runs.zero_shot import ZeroShotStore
 from umdseg.vocabulary import Subject
@@ -88,6 +89,9 @@ class Job:
         train = baseline_subjects(settings, dataset)
         model = settings.model
         backbone = load_backbone(**asdict(model))
+        if backbone.loaded is not None:
+            say(f"weights: {backbone.loaded.told()}")
+        accept(door, settings, backbone)
         subjects = scored_subjects(door, settings, dataset, backbone, structures)
         data = dataset.fingerprint(settings.data.cache_dir)
         digest = run_hash(settings, data, backbone.state_sha256, adapter)
@@ -103,9 +107,11 @@ class Job:
     def asked(self) -> dict[str, Any]:
         """What every evaluation of this run is told: prompts, scans, structures, grid, where it belongs."""
         settings = self.settings
+        wanted: Any = settings.data.modalities
         return {
             "prompts": settings.prompt.kinds,
-            "modalities": settings.data.modalities,
+            # what a model of several scans does not take narrows no field of view, and is scored by nothing
+            "modalities": looked_at(inputs_of(self.backbone, wanted)),
             "structures": self.structures,
             "seed": settings.run.seed,
             "fold": settings.fold,
@@ -136,6 +142,8 @@ class Job:
         terms = self.backbone.card.weights
         if not self.backbone.random_weights:
             weights |= {"licence": terms.licence, "commercial": terms.commercial}
+        if self.backbone.loaded is not None:
+            weights |= self.backbone.loaded.record()
         data = {"name": self.dataset.name, "fingerprint": self.data, "scored": [s.id for s in self.subjects]}
         record = provenance(self.settings, self.door, self.hash, weights=weights, data=data)
         self.folder.begin(record, config_text(self.settings))

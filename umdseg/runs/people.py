@@ -10,7 +10,8 @@ from umdseg.backbones.base import Backbone
 from umdseg.config.schema import Settings
 from umdseg.data.dataset import PairedDataset, few_shots
 from umdseg.errors import UserError
-from umdseg.vocabulary import Subject
+from umdseg.evaluation.inputs import inputs_of
+from umdseg.vocabulary import MODALITIES, Subject
 
 if TYPE_CHECKING:
     from umdseg.data.datamodule import PairedDataModule
@@ -35,6 +36,24 @@ def training_data(
         structures,
         settings.run.seed,
     )
+
+
+def accept(door: str, settings: Settings, backbone: Backbone) -> None:
+    """Refuse a model of several scans that would be trained, or asked without all of them.
+
+    The configuration says so before anything is built, where the model's factory tells (`listing.takes`).
+
+    Raises:
+        UserError: naming the model or `data.modalities`.
+    """
+    inputs_of(backbone, [m for m in MODALITIES if m in settings.data.modalities])
+    if door == "train" and backbone.takes and settings.fit.steps and settings.adapter.name != "none":
+        raise UserError(
+            f"model {backbone.card.name} takes {' and '.join(backbone.takes)} of one person together; "
+            "adapters are trained on patches of single scans",
+            where="model",
+            expected="evaluate.py, or a model of one scan",
+        )
 
 
 def scored_subjects(

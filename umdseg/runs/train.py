@@ -23,6 +23,7 @@ from umdseg.runs.job import FOLDER_VARIABLE, Job, say
 from umdseg.runs.old import score_old
 from umdseg.runs.people import training_data
 from umdseg.runs.provenance import versions
+from umdseg.runs.stages import measures_before, starts_from_nothing, trained_stage
 from umdseg.runs.trainer import build_trainer, fit_callbacks
 from umdseg.runs.zero_shot import KeepZeroShot
 from umdseg.tasks.warm_start import copy_parts
@@ -90,6 +91,8 @@ def _fit(job: Job, adapter: Adapter, parameters: tuple[int, int]) -> pd.DataFram
 
     settings = job.settings
     say(f"adapter={settings.adapter.name}: {parameters[0]:,} of {parameters[1]:,} parameters are trained")
+    if settings.callbacks.evaluate_before and starts_from_nothing(job.backbone):
+        say(f"no zero-shot evaluation: {job.backbone.card.name} starts at random and knows nothing yet")
     data = training_data(settings, job.dataset, job.backbone, job.structures)
     if settings.fit.validate_every:
         data.validated(settings.fit.validation_patches).validation_subjects()
@@ -126,7 +129,8 @@ def _evaluation(job: Job) -> EvaluationCallback:
         job.path,
         model=settings.model.name,
         adapter=settings.adapter.name,
-        zero_shot=settings.callbacks.evaluate_before and settings.run.task != "pretrain",
+        zero_shot=measures_before(settings, job.backbone),
+        trained=trained_stage(job.backbone, settings.adapter.name),
         bad_intensity=settings.data.bad_intensity,
         **job.asked,
     )

@@ -17,6 +17,7 @@ from umdseg.evaluation.cases import read_cases, write_cases
 from umdseg.evaluation.scans import SCANS, read_scans, write_scans
 from umdseg.files import sha256_value, write_json
 from umdseg.runs.identity import code_hash
+from umdseg.runs.places import by_content
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +28,7 @@ _AFTERWARDS = tuple(
     for name in ("bootstrap", "baselines", "overlay_subjects", "save_predictions", "old_structures")
 )
 # where weights lie and that their terms were read; the weights themselves are hashed
-_PLACES = ("model.weights", "model.folder", "model.accept_licence")
+_PLACES = ("model.weights", "model.accept_licence")
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class ZeroShotStore:
             subjects: ids of who is scored.
             structures: those scored.
         """
-        flat = flatten(settings)
+        flat = by_content(flatten(settings))
         chosen = {
             k: v
             for k, v in flat.items()

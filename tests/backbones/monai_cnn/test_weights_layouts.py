@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -40,18 +39,21 @@ def body(model) -> State:
 
 
 @pytest.mark.parametrize("prefix", ["encoder.", "backbone.", "", "model.backbone."])
-def test_ct_fms_encoder_loads_whole_and_says_what_is_random(
-    small, tmp_path: Path, prefix: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_ct_fms_encoder_loads_whole_and_says_what_is_random(small, tmp_path: Path, prefix: str) -> None:
     encoder = other(small("ctfm").net.encoder.state_dict())
     file = saved({f"{prefix}{key}": value for key, value in encoder.items()}, tmp_path / "ctfm.pt")
-    with caplog.at_level(logging.WARNING):
-        model = small("ctfm", file)
+    model = small("ctfm", file)
     for key, value in model.net.encoder.state_dict().items():
         if "running" not in key:
             assert torch.equal(value, encoder[key]), key
-    assert f"{len(encoder)} of" in caplog.text
-    assert "start at random" in caplog.text
+    whole = len(body(model))
+    assert (model.loaded.pretrained, model.loaded.total) == (len(encoder), whole)
+    assert set(model.loaded.fresh) == {key for key in body(model) if not key.startswith("encoder.")}
+    told = model.loaded.told()
+    assert told.startswith(f"ctfm.pt, {len(encoder)} of {whole} tensors pretrained")
+    assert f"{whole - len(encoder)} start at random (up_layers)" in told
+    assert ("prefix 'model.'" in told) == prefix.startswith("model.")
+    assert ("names converted" in told) == (prefix != "encoder.")
     assert not model.random_weights
     assert not model.card.structures
 

@@ -30,7 +30,10 @@ def test_the_card_is_the_folders(folder):
     assert (card.window, card.divisor, card.spacing, card.orientation) == ((56, 56, 56), 2, None, "SAR")
     assert card.weights.licence == "CC BY-NC-SA 4.0"
     assert card.weights.commercial is False
-    assert (card.output, card.prompts) == ("mask", ("point", "clicks", "box"))
+    assert (card.output, card.prompts) == (
+        "mask",
+        ("point", "clicks", "box", "lasso", "scribble"),
+    )
     modules = dict(backbone.net.named_modules())
     assert modules[card.stem].in_channels == 8
     assert [name for name in modules if re.fullmatch(card.adapter_targets, name)]
@@ -110,6 +113,7 @@ def test_other_interactions_than_the_published_ones(write, tmp_path):
     }
     backbone = load(write(tmp_path / "model", info=info))
     assert backbone.solid_boxes
+    assert backbone.card.prompts == ("point", "clicks", "box", "scribble")
     assert backbone.artifacts["interaction_decay"] == 0.98
     with pytest.raises(UserError, match="which interactions"):
         load(write(tmp_path / "odd", info={"supported_interactions": {"telepathy": True}}))

@@ -91,11 +91,11 @@ def test_outside_the_scan_is_background(folder, scan):
 
 
 def test_slabs_and_repeated_questions_change_nothing(folder, scan, monkeypatch):
-    from umdseg.backbones.nnunet import session as module
+    from umdseg.backbones import slabs
 
     session = opened(folder, scan)
     whole = scores(session, NAMES)
-    monkeypatch.setattr(module, "SLAB_NUMBERS", 20 * 22 * 8 * 3)
+    monkeypatch.setattr(slabs, "SLAB_NUMBERS", 20 * 22 * 8 * 3)
     pieces = list(session.scores(["spleen"]))
     assert len(pieces) > 1
     np.testing.assert_allclose(torch.cat([v for _, v in pieces], -1)[0].numpy(), whole[1], atol=1e-5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, cast
@@ -16,8 +15,6 @@ from umdseg.backbones.card import Card
 from umdseg.errors import UserError
 from umdseg.seeds import derive
 from umdseg.vocabulary import Prompt
-
-_log = logging.getLogger(__name__)
 
 # rows for structures the head has no class for
 NEW_ROWS = 64
@@ -59,12 +56,7 @@ class ClassNet(Backbone):
 
     def encode(self, image: torch.Tensor, affine: torch.Tensor | None = None) -> Features:
         """Encode windows (B, 1, X, Y, Z); without `affine`, voxel 0 is at 0 mm and axes are RAS."""
-        shape = (int(image.shape[2]), int(image.shape[3]), int(image.shape[4]))
-        if any(edge % self.card.divisor for edge in shape):
-            raise UserError(
-                f"a window of {shape} voxels does not fit model {self.card.name}",
-                expected=f"edges that are multiples of {self.card.divisor}",
-            )
+        shape = self.check_edges(image)
         if affine is None:
             spacing = self.card.spacing or (1.0, 1.0, 1.0)
             affine = torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64))
@@ -73,10 +65,7 @@ class ClassNet(Backbone):
 
     def decode(self, features: Features, prompts: Sequence[Prompt]) -> torch.Tensor:
         """Logits (B, K, X, Y, Z) of class prompts; of competing classes, see `class_logits`."""
-        for prompt in prompts:
-            if prompt.kind not in self.card.prompts:
-                expected = f"one of {', '.join(self.card.prompts)}"
-                raise UserError(f"model {self.card.name} takes no '{prompt.kind}' prompts", expected=expected)
+        self.check_prompts(prompts)
         names = [prompt.structure for prompt in prompts]
         if self.card.output == "softmax":
             return self.class_logits(self.dense(features), names)
@@ -104,6 +93,21 @@ class ClassNet(Backbone):
         if self.card.output == "softmax":
             return super().class_vectors(structures)
         return torch.stack([self._rows([self.index(name)])[0] for name in structures])
+
+    def head_input(self, features: Features) -> torch.Tensor:
+        """(B, C, X, Y, Z): the input of the last convolution."""
+        return self._body(features)
+
+    def competing_rows(self) -> torch.Tensor | None:
+        """(N, C + 1): every output channel's weights and bias, the head's own and learned ones."""
+        # an adapter on the last convolution makes it more than its weights
+        if self.card.output != "softmax" or type(self._last()) is not nn.Conv3d:
+            return None
+        own = self._last().out_channels
+        rows = self._rows(range(own))
+        if self.new_structures:
+            rows = torch.cat([rows, self._rows(range(own, max(self.new_structures.values()) + 1))])
+        return rows
 
     def class_logits(self, dense: torch.Tensor, structures: Sequence[str]) -> torch.Tensor:
         """As `Backbone.class_logits`; a class of the head competes with the head's other classes only.
@@ -166,8 +170,6 @@ class ClassNet(Backbone):
         state.setdefault(table, own[table])
         if self._pretrained and not any(key in state for key in own if self._is_fresh(key)):
             fresh = {key: value for key, value in own.items() if self._is_fresh(key)}
-            told = (self.card.name, len(own) - 1 - len(fresh), len(own) - 1, len(fresh), next(iter(fresh)))
-            _log.warning("%s: %d of %d tensors are pretrained; %d start at random (%s, ...)", *told)
             state |= fresh
         return state
 

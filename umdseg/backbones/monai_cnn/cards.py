@@ -97,6 +97,8 @@ def monai_wholebody(fast: bool = False) -> Card:
     scale = Intensity("nonzero", to=(-1.0, 1.0))
     spacing = (3.0, 3.0, 3.0) if fast else (1.5, 1.5, 1.5)
     file = "models/model_lowres.pt" if fast else "models/model.pt"
+    # of the model zoo's file, which may or may not be the one that is downloaded
+    told = "the bundle gives md5 only" + ("" if fast else ", aded45dea52f9c00b37922bcd0a98502")
     return card(
         "monai_wholebody_fast" if fast else "monai_wholebody",
         Weights(
@@ -105,7 +107,7 @@ def monai_wholebody(fast: bool = False) -> Card:
             sha256=None,
             licence="Apache-2.0",
             commercial=True,
-            note="hash not verified (the bundle gives md5 only); PET and MR were in no training set",
+            note=f"hash not verified ({told}); PET and MR were in no training set",
         ),
         105,
         anatomy.direct("totalsegmentator_v1"),

@@ -96,6 +96,7 @@ def unet_card(options: UnetOptions) -> Card:
         head=rf"decoder\.seg_layers\.{options.levels - 2}" if residual else r"output_block\.conv\.conv",
         stem="encoder.stem.convs.0.conv" if residual else "input_block.conv1.conv",
         citation=RESENC if residual else CITATION,
+        scratch=True,
     )
 
 

@@ -1,1 +1,1 @@
-"""nnInteractive: clicks and boxes, followed by a stateful session of its own."""
+"""nnInteractive: clicks, boxes, lassos and scribbles, followed by a stateful session of its own."""

@@ -12,10 +12,9 @@ from torch import nn
 from umdseg.backbones.base import BACKGROUND, Backbone, Features
 from umdseg.backbones.card import Card
 from umdseg.backbones.nninteractive.session import NninteractiveSession
-from umdseg.backbones.nninteractive.steps import steps
+from umdseg.backbones.nninteractive.steps import Step, steps
 from umdseg.backbones.nnunet.network import quiet
 from umdseg.data.geometry import Grid, Volume
-from umdseg.errors import UserError
 from umdseg.vocabulary import Origin, Prompt
 
 
@@ -28,6 +27,7 @@ class Nninteractive(Backbone):
         prev_seg: channel of the mask so far.
         count: channels after the image.
         solid_boxes: whether boxes may be three-dimensional.
+        thickness: of scribbles as the network was trained with them, in voxels along its axes.
         autozoom: whether sessions zoom out where the answer reaches the border.
 
     Args:
@@ -47,6 +47,8 @@ class Nninteractive(Backbone):
         self.channels: dict[str, Any] = dict(read.channel_mapping)
         self.prev_seg, self.count = int(self.channels["prev_seg"]), int(read.num_interaction_channels)
         self.solid_boxes = bool(read.supported_interactions["bbox3d"])
+        first, second, third = (float(edge) for edge in artifacts["preferred_scribble_thickness"])
+        self.thickness = (first, second, third)
 
     def knows(self, structure: str) -> bool:
         """Anything can be clicked on; there are no classes."""
@@ -58,12 +60,7 @@ class Nninteractive(Backbone):
 
         Without `affine`, voxel 0 is at 0 mm, voxels are 1 mm and axes are those of the card.
         """
-        edges = (int(image.shape[2]), int(image.shape[3]), int(image.shape[4]))
-        if any(edge % self.card.divisor for edge in edges):
-            raise UserError(
-                f"a window of {edges} voxels does not fit model {self.card.name}",
-                expected=f"edges that are multiples of {self.card.divisor}",
-            )
+        edges = self.check_edges(image)
         if affine is None:
             turned = torch.zeros(4, 4, dtype=torch.float64)
             for axis, code in enumerate(self.card.orientation):
@@ -81,24 +78,6 @@ class Nninteractive(Backbone):
         self.check_prompts(prompts)
         samples = [features.sample(i) for i in range(features.maps[0].shape[0])]
         return torch.stack([torch.stack([self._asked(one, p) for p in prompts]) for one in samples])
-
-    def check_prompts(self, prompts: Sequence[Prompt]) -> None:
-        """Refuse prompts other than clicks and boxes.
-
-        Raises:
-            UserError: a prompt of another kind, or a box prompt without a box.
-        """
-        for prompt in prompts:
-            if prompt.kind not in self.card.prompts:
-                raise UserError(
-                    f"model {self.card.name} takes no '{prompt.kind}' prompts",
-                    expected=f"one of {', '.join(self.card.prompts)}",
-                )
-            if prompt.kind == "box" and prompt.box is None:
-                raise UserError(
-                    f"the box prompt of {prompt.structure} has no box",
-                    expected="its lower and upper corner in patient millimetres",
-                )
 
     def session(self, volume: Volume, origin: Origin | str, *, overlap: float | None, precision: str) -> Any:
         """The package's session: it follows the answer by zooming out, then refines it in tiles."""
@@ -125,25 +104,36 @@ class Nninteractive(Backbone):
         """(X, Y, Z)."""
         image = one.maps[0]
         place = Grid(one.shape, one.affine[0].to("cpu", torch.float64).numpy())
-        wanted = steps(prompt, place, self.solid_boxes)
+        wanted = steps(prompt, place, self.solid_boxes, self.thickness)
         told = torch.zeros(self.count, *one.shape, device=image.device)
         logits = torch.full(one.shape, BACKGROUND, device=image.device)
         for step in wanted:
             others = [channel for channel in range(self.count) if channel != self.prev_seg]
             told[others] *= self.artifacts["interaction_decay"]
-            pair = self.channels["points" if step.kind == "point" else self._box_kind(step.low, step.high)]
-            channel = told[pair[0] if step.inside else pair[1]]
-            if step.kind == "point":
-                self.artifacts["point_interaction"].place_point(list(step.low), channel)
-            else:
-                channel[tuple(slice(a, b) for a, b in zip(step.low, step.high, strict=True))] = 1
+            pair = self.channels[self._channel(step)]
+            self._tell(step, told[pair[0] if step.inside else pair[1]])
             answer = self.net(torch.cat([image, told[None].to(image.dtype)], dim=1))[0]
             logits = answer[1] - answer[0]
             told[self.prev_seg] = (logits.detach() > 0).to(told.dtype)
         return logits
 
-    def _box_kind(self, low: Sequence[int], high: Sequence[int]) -> str:
-        flat = any(b - a == 1 for a, b in zip(low, high, strict=True))
+    def _tell(self, step: Step, channel: torch.Tensor) -> None:
+        """Write one interaction into its channel (X, Y, Z)."""
+        place = tuple(slice(a, b) for a, b in zip(step.low, step.high, strict=True))
+        if step.kind == "point":
+            self.artifacts["point_interaction"].place_point(list(step.low), channel)
+        elif step.mask is not None:
+            mask = torch.from_numpy(step.mask).to(channel.device, channel.dtype)
+            channel[place] = torch.maximum(channel[place], mask)
+        else:
+            channel[place] = 1
+
+    def _channel(self, step: Step) -> str:
+        if step.kind == "point":
+            return "points"
+        if step.kind != "box":
+            return step.kind
+        flat = any(b - a == 1 for a, b in zip(step.low, step.high, strict=True))
         return "bbox2d" if flat or not self.solid_boxes else "bbox3d"
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from umdseg.backbones.card import Card, Intensity, Weights
+from umdseg.backbones.folders import given_folder, given_weights
 from umdseg.backbones.listing import Listing
+from umdseg.backbones.loaded import Loaded
 from umdseg.backbones.nninteractive.backbone import Nninteractive, unchanged
 from umdseg.backbones.nnunet.cards import BLOCK_CONVOLUTIONS
 from umdseg.backbones.nnunet.folder import ResultFolder, open_folder, read_fold
@@ -26,7 +28,14 @@ CITATION = (
     "arXiv 2503.08373 (2025)"
 )
 LICENCE = "CC BY-NC-SA 4.0"
-PROMPTS: tuple[PromptKind, ...] = ("point", "clicks", "box")
+# kind of prompt -> interactions of the package, one of which the network has to have been trained with
+INTERACTIONS: dict[PromptKind, tuple[str, ...]] = {
+    "point": ("points",),
+    "clicks": ("points",),
+    "box": ("bbox2d", "bbox3d"),
+    "lasso": ("lasso",),
+    "scribble": ("scribble",),
+}
 # z, y, x of an image whose own axes run right, anterior, superior
 ORIENTATION = "SAR"
 
@@ -77,7 +86,7 @@ class NninteractiveFactory:
             parameters=102_355_818,
             weights=_weights(LICENCE),
             trained_on=MODALITIES,
-            prompts=PROMPTS,
+            prompts=tuple(INTERACTIONS),
             output="mask",
             cached=_cached,
         )
@@ -114,10 +123,13 @@ def _built(source: ResultFolder, checkpoint: Path | None, options: Nninteractive
             str(source.path), source.plans, {"init_args": {"configuration": chosen}}
         ),
     }
-    card = _card(options.name, configuration, str(artifacts["license"]))
+    trained = engine.supported_interactions
+    prompts = tuple(kind for kind, names in INTERACTIONS.items() if any(trained[name] for name in names))
+    card = _card(options.name, configuration, str(artifacts["license"]), prompts)
     backbone = Nninteractive(card, net, artifacts, engine, options.autozoom)
     backbone.random_weights = fold is None
     backbone.weights_sha256 = file_hash(fold.path) if fold else None
+    backbone.loaded = Loaded(fold.path.name, len(net.state_dict())) if fold else None
     backbone.state_sha256 = state_hash(net.state_dict())
     return backbone
 
@@ -166,14 +178,9 @@ def _configuration(plans: Any, source: ResultFolder) -> str:
 
 
 def _folder(options: NninteractiveOptions) -> Path:
-    if options.folder is not None:
-        return Path(options.folder).expanduser()
-    if options.weights == "random":
-        raise UserError(
-            f"model '{options.name}' is what its folder says, and none is given",
-            where="model.folder",
-            expected="a folder with plans.json, dataset.json and inference_info.json",
-        )
+    given = given_folder(options, options.folder, "plans.json, dataset.json and inference_info.json")
+    if given is not None:
+        return given
     from nnInteractive import model_management as management
 
     if not options.accept_licence and not management.is_model_downloaded(options.version):
@@ -192,10 +199,8 @@ def _folder(options: NninteractiveOptions) -> Path:
 
 
 def _checkpoint(source: ResultFolder, options: NninteractiveOptions) -> Path | None:
-    if options.weights == "random":
-        return None
     if options.weights:
-        return Path(options.weights).expanduser()
+        return given_weights(options)
     found = source.checkpoints(None, CHECKPOINT)
     if len(found) > 1:
         raise UserError(
@@ -224,7 +229,7 @@ def _weights(licence: str) -> Weights:
     )
 
 
-def _card(name: str, configuration: Any, licence: str) -> Card:
+def _card(name: str, configuration: Any, licence: str, prompts: tuple[PromptKind, ...]) -> Card:
     edges = [int(edge) for edge in configuration.patch_size]
     total = 1
     for stride in configuration.pool_op_kernel_sizes:
@@ -240,7 +245,7 @@ def _card(name: str, configuration: Any, licence: str) -> Card:
         intensity=dict.fromkeys(MODALITIES, as_whole),
         structures={},
         trained_on=MODALITIES,
-        prompts=PROMPTS,
+        prompts=prompts,
         prompt_enters="input",
         output="mask",
         adapter_targets=BLOCK_CONVOLUTIONS,

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from umdseg.backbones.asked import Asked
 from umdseg.backbones.base import BACKGROUND
 from umdseg.backbones.nninteractive.steps import Step, steps
 from umdseg.backbones.nnunet.network import quiet
@@ -52,7 +53,7 @@ class NninteractiveSession:
         self._backbone, self._array = backbone, array
         self._origin, self._precision = Origin.of(origin), precision
         autocast(precision, next(backbone.parameters()).device)
-        self._history: list[dict[str, Prompt]] = [{}]
+        self._asked = Asked()
         self._found: dict[Prompt, Piece] = {}
         self._engine: Any = None
         self._target: NDArray[np.uint8] | None = None
@@ -63,15 +64,14 @@ class NninteractiveSession:
         """Ask; a prompt replaces the earlier one of the same structure (points are given whole).
 
         Raises:
-            UserError: a prompt of a kind that the model does not take.
+            UserError: a prompt that the model does not take.
         """
         self._backbone.check_prompts(prompts)
-        self._history.append({**self._history[-1], **{prompt.structure: prompt for prompt in prompts}})
+        self._asked.add(prompts)
 
     def undo(self) -> None:
         """Take the last call of `prompt` back; the one before is replayed when it is asked for."""
-        if len(self._history) > 1:
-            self._history.pop()
+        self._asked.undo()
 
     def scores(
         self, structures: Sequence[str], grid: Grid | None = None
@@ -81,18 +81,19 @@ class NninteractiveSession:
         Raises:
             UserError: a structure that nobody asked for.
         """
-        asked = [self._history[-1].get(name, Prompt(name)) for name in structures]
+        asked = self._asked.of(structures)
         self._backbone.check_prompts(asked)
         for prompt in asked:
             if prompt not in self._found:
                 self._found[prompt] = self._run(prompt)
-        current = set(self._history[-1].values())
-        self._found = {prompt: piece for prompt, piece in self._found.items() if prompt in current}
         pieces = [self._found[prompt] for prompt in asked]
+        self._found = self._asked.kept(self._found)
         yield from scores(pieces, self.native, grid or self.native)
 
     def _run(self, prompt: Prompt) -> Piece:
-        wanted = steps(prompt, self.native, self._backbone.solid_boxes)
+        # the network's axes are the scan's in reverse
+        thickness = self._backbone.thickness[::-1]
+        wanted = steps(prompt, self.native, self._backbone.solid_boxes, thickness)
         if not wanted:
             return Piece(torch.zeros(0, 0, 0), (0, 0, 0))
         with self._backbone.routed(self._origin):
@@ -131,9 +132,15 @@ def _tell(engine: Any, step: Step) -> None:
     low, high = step.low[::-1], step.high[::-1]
     if step.kind == "point":
         engine.add_point_interaction(low, include_interaction=step.inside)
-    else:
-        box = [[a, b] for a, b in zip(low, high, strict=True)]
+        return
+    box = [[a, b] for a, b in zip(low, high, strict=True)]
+    if step.mask is None:
         engine.add_bbox_interaction(box, include_interaction=step.inside)
+        return
+    # the box of the mask says where it lies: no copy of the whole scan is needed
+    mask = np.ascontiguousarray(step.mask.T, dtype=np.uint8)
+    add = engine.add_lasso_interaction if step.kind == "lasso" else engine.add_scribble_interaction
+    add(mask, include_interaction=step.inside, interaction_bbox=box)
 
 
 def _piece(target: NDArray[np.uint8]) -> Piece:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from umdseg.data.geometry import Grid
-from umdseg.vocabulary import Millimetres, Prompt
+from umdseg.prompts.raster import mark
+from umdseg.vocabulary import Contour, Millimetres, Prompt
 
 Voxel = tuple[int, int, int]
 
@@ -19,26 +21,35 @@ class Step:
     """One interaction on a grid.
 
     Attributes:
-        kind: click, or box.
-        low: voxel index (x, y, z) of the click, or of the box's first voxel.
+        kind: click, box, or contour.
+        low: voxel index (x, y, z) of the click, or of the box's first voxel; a contour has a box around it.
         high: index after the last voxel.
         inside: whether it marks the structure (else what is not it).
+        contour: lasso or scribble.
+        mask: (X', Y', Z') voxels of the box that the contour marks.
     """
 
-    kind: Literal["point", "box"]
+    kind: Literal["point", "box", "lasso", "scribble"]
     low: Voxel
     high: Voxel
     inside: bool = True
+    contour: Contour | None = None
+    mask: NDArray[np.bool_] | None = field(default=None, compare=False)
 
 
-def steps(prompt: Prompt, grid: Grid, solid: bool) -> list[Step]:
-    """The box of a prompt, then its clicks in order; what lies outside the grid is left out.
+def steps(
+    prompt: Prompt, grid: Grid, solid: bool, thickness: Sequence[float] = (2.0, 2.0, 2.0)
+) -> list[Step]:
+    """The box or the contours of a prompt, then its clicks in order; what lies outside the grid is left out.
+
+    Contours become voxels as `umdseg.prompts.raster.mark` says.
 
     Args:
-        prompt: kinds point, clicks or box.
+        prompt: kinds point, clicks, box, lasso or scribble.
         grid: of the scan or window.
         solid: whether the network was trained with three-dimensional boxes. Otherwise a box becomes a
             rectangle on one slice: the slice it lies on, or its middle axial one.
+        thickness: of scribbles in voxels, by the grid's axes.
     """
     found = []
     if prompt.kind == "box" and prompt.box is not None:
@@ -46,12 +57,25 @@ def steps(prompt: Prompt, grid: Grid, solid: bool) -> list[Step]:
         if ends is not None:
             low, high = ends if solid else _rectangle(*ends, grid)
             found.append(Step("box", _voxel(low), _voxel(high)))
+    if prompt.kind in ("lasso", "scribble"):
+        found += _contours(prompt, grid, thickness)
     for point, sign in zip(prompt.points, prompt.signs, strict=True):
         # a thousandth of a voxel: affines in float32 must not make equal clicks differ
         index = np.round(grid.to_index(np.array([point]))[0], 3)
         if (index >= -0.5).all() and (index <= np.array(grid.shape) - 0.5).all():
             voxel = np.clip(np.rint(index).astype(int), 0, np.array(grid.shape) - 1)
             found.append(Step("point", _voxel(voxel), _voxel(voxel + 1), bool(sign)))
+    return found
+
+
+def _contours(prompt: Prompt, grid: Grid, thickness: Sequence[float]) -> list[Step]:
+    found = []
+    for contour in prompt.contours:
+        marked = mark(contour, grid, thickness)
+        if marked is not None:
+            kind: Literal["lasso", "scribble"] = "lasso" if contour.closed else "scribble"
+            ends = marked.start, marked.stop
+            found.append(Step(kind, *ends, bool(contour.sign), contour, marked.mask))
     return found
 
 

@@ -16,7 +16,7 @@ from umdseg.backbones.nnunet.session import NnunetSession
 from umdseg.data.geometry import Volume, resample
 from umdseg.data.scaling import scale_intensity
 from umdseg.errors import UserError
-from umdseg.vocabulary import Origin, Prompt
+from umdseg.vocabulary import Modality, Origin, Prompt
 
 # what lies beyond a further channel's field of view: air in HU, no uptake
 _BEYOND = {"ct": -1024.0}
@@ -59,6 +59,23 @@ class Nnunet(Backbone):
             return [self.net]
         # an adapter may have wrapped the list; its wrapper passes attributes through
         return [cast(nn.Module, getattr(self.net, str(number))) for number in range(len(self.parts))]
+
+    @property
+    def takes(self) -> tuple[Modality, ...]:
+        """The channels' modalities, where there are several channels.
+
+        Raises:
+            UserError: neither dataset.json nor the options tell them apart.
+        """
+        channels = self.parts[0].channels
+        told = tuple(name for name in channels if name is not None)
+        if len(channels) > 1 and len(set(told)) < len(channels):
+            raise UserError(
+                f"dataset.json does not tell the modalities of the {len(channels)} input channels",
+                where=self.parts[0].folder,
+                expected="model.channels=[ct,pet], in the order of training",
+            )
+        return told if len(channels) > 1 else ()
 
     def encode(self, image: torch.Tensor, affine: torch.Tensor | None = None) -> Features:
         """Encode windows (B, channels, X, Y, Z); maps are the skip connections of each part in turn."""
@@ -103,11 +120,10 @@ class Nnunet(Backbone):
         Raises:
             UserError: the network takes several scans of one person.
         """
-        wanted = self.parts[0].channels
-        if len(wanted) > 1:
-            names, given = " and ".join(name or "?" for name in wanted), Origin.of(origin).modality
+        if self.takes:
             raise UserError(
-                f"model {self.card.name} takes {names} of one person together; only {given} was given",
+                f"model {self.card.name} takes {' and '.join(self.takes)} of one person together; "
+                f"only {Origin.of(origin).modality} was given",
                 expected="backbone.session_of({modality: volume, ...}) with all of them",
             )
         return NnunetSession(self, [volume], origin, overlap, precision)
@@ -123,20 +139,14 @@ class Nnunet(Backbone):
             precision: auto, fp32 or bf16.
 
         Raises:
-            UserError: a channel's modality is missing or not known, or one is given that is not wanted.
+            UserError: a channel's modality is missing or not known, one is given that is not wanted, or the
+                network takes one scan at a time.
         """
-        wanted = self.parts[0].channels
-        names = [str(name) for name in wanted]
-        if None in wanted or len(set(names)) < len(names):
-            raise UserError(
-                f"dataset.json does not tell the modalities of the {len(names)} input channels",
-                where=self.parts[0].folder,
-                expected="model.channels=[ct,pet], in the order of training",
-            )
-        if set(volumes) != set(names):
+        names = self.takes
+        if not names or set(volumes) != set(names):
             raise UserError(
                 f"model {self.card.name} was given {' and '.join(volumes) or 'nothing'}",
-                expected=f"exactly {' and '.join(names)} of one person",
+                expected=f"exactly {' and '.join(names)} of one person" if names else "one scan at a time",
             )
         first = volumes[names[0]]
         channels = [first, *(_onto(volumes[name], first, name) for name in names[1:])]

@@ -92,7 +92,7 @@ def open_part(
     trainer, chosen = (folds[0].trainer, folds[0].configuration) if folds else source.named
     with quiet():
         plans, configuration, labels = _managers(source, chosen)
-    channels = _channels(source, options.channels)
+    channels = channels_of(source, options.channels)
     structures, unknown = name_labels(labels, {**names, **options.names}, source.path)
     net, trainer_found = build_network(
         plans, configuration, len(channels), labels.num_segmentation_heads, trainer
@@ -182,7 +182,16 @@ def _managers(source: ResultFolder, chosen: str) -> tuple[Any, Any, Any]:
     return plans, configuration, plans.get_label_manager(source.dataset)
 
 
-def _channels(source: ResultFolder, given: Sequence[str] | None) -> tuple[Modality | None, ...]:
+def channels_of(source: ResultFolder, given: Sequence[str] | None) -> tuple[Modality | None, ...]:
+    """Modality of each input channel, None where nothing tells.
+
+    Args:
+        source: the folder.
+        given: by the user or the release, instead of what dataset.json says.
+
+    Raises:
+        UserError: dataset.json names no channels, or another number of them.
+    """
     listed = source.dataset.get("channel_names") or source.dataset.get("modality") or {}
     titles = [str(listed[key]) for key in sorted(listed, key=int)]
     if not titles:

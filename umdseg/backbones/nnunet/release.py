@@ -12,17 +12,18 @@ import torch
 from umdseg import anatomy
 from umdseg.backbones.card import Weights
 from umdseg.backbones.listing import Listing
+from umdseg.backbones.loaded import Loaded, named
 from umdseg.backbones.nnunet.backbone import Nnunet, SingleNnunet
 from umdseg.backbones.nnunet.cards import describe, make_card
 from umdseg.backbones.nnunet.download import fetch_archive
 from umdseg.backbones.nnunet.folder import ResultFolder, open_folder
 from umdseg.backbones.nnunet.options import CHECKPOINT, NnunetOptions
-from umdseg.backbones.nnunet.part import Part, open_part
+from umdseg.backbones.nnunet.part import Part, channels_of, open_part
 from umdseg.backbones.weights import state_hash
 from umdseg.data.hashes import cache_root, file_hash
 from umdseg.errors import UserError, unknown
 from umdseg.files import sha256_value
-from umdseg.vocabulary import Modality
+from umdseg.vocabulary import MODALITIES, Modality
 
 INSTALL = "pip install umdseg[nnunet]"
 
@@ -79,7 +80,7 @@ class Release:
     orientation: str | None = None
     scheme: str | None = None
     names: Mapping[str, str] = field(default_factory=dict)
-    channels: tuple[str, ...] | None = None
+    channels: tuple[Modality, ...] | None = None
     drop: str = ""
     overwrite: bool = False
 
@@ -127,7 +128,7 @@ class Release:
         backbone = (SingleNnunet if len(parts) == 1 else Nnunet)(
             card, parts, nets, forced=forced, mirroring=options.mirroring, overwrite=self.overwrite
         )
-        return _sign(backbone)
+        return _sign(backbone, verified=options.folder is None and self._sha256 is not None)
 
     def _sources(self, options: NnunetOptions) -> tuple[list[ResultFolder], list[str]]:
         """The result folders in order, and the networks of the release that are not there."""
@@ -181,8 +182,21 @@ class Release:
             trained_on=self.trained_on,
             prompts=("auto",),
             output=output,
+            takes=self.channels or (),
             cached=self._cached,
         )
+
+    def takes(self, options: NnunetOptions) -> tuple[Modality, ...]:
+        """What the model takes together, known without building it; empty where the folder does not tell."""
+        given = options.channels or self.channels
+        try:
+            sources = self._sources(options)[0] if options.folder else []
+            found = channels_of(sources[0], given) if sources else given or ()
+        except UserError:
+            # what is wrong with the folder is said when the model is built
+            return ()
+        told = tuple(modality for modality in MODALITIES for name in found if name == modality)
+        return tuple(sorted(told, key=list(found).index)) if len(set(told)) == len(found) > 1 else ()
 
     def _cached(self) -> Path | None:
         places = [archive.place for archive in self.archives]
@@ -217,13 +231,15 @@ def _reader_orientation(part: Part) -> str | None:
     return "RAS" if str(part.plans.plans.get("image_reader_writer", "")).endswith("WithReorient") else None
 
 
-def _sign(backbone: Nnunet) -> Nnunet:
-    """Note which weights these are."""
+def _sign(backbone: Nnunet, verified: bool) -> Nnunet:
+    """Note which weights these are; `verified`: they come from an archive of the published hash."""
     files = [path for part in backbone.parts for path in part.files]
     backbone.random_weights = not files
     if files:
         hashes = [file_hash(path) for path in files]
         backbone.weights_sha256 = hashes[0] if len(hashes) == 1 else sha256_value(hashes)
+        total = sum(len(state) for part in backbone.parts for state in part.states)
+        backbone.loaded = Loaded(named([path.name for path in files]), total, verified=verified)
     tensors: dict[str, torch.Tensor] = {}
     for number, (part, net) in enumerate(zip(backbone.parts, backbone.networks, strict=True)):
         for fold, state in enumerate(part.states or [net.state_dict()]):

@@ -15,6 +15,7 @@ from umdseg.backbones.nnunet import native
 from umdseg.backbones.nnunet.part import Part
 from umdseg.backbones.nnunet.predict import Predicted, axes_of, predict
 from umdseg.backbones.precision import Precision
+from umdseg.backbones.slabs import slabs
 from umdseg.data.geometry import Grid, Volume, resample_slabs
 from umdseg.errors import unknown
 from umdseg.vocabulary import Origin, Prompt
@@ -22,8 +23,6 @@ from umdseg.vocabulary import Origin, Prompt
 if TYPE_CHECKING:
     from umdseg.backbones.nnunet.backbone import Nnunet
 
-# numbers per output slab
-SLAB_NUMBERS = 1 << 26
 # where nnU-Net decides between equal logits, the sign still tells which class it took
 TIE = 1e-6
 _OUTSIDE = -1e4
@@ -113,10 +112,8 @@ class NnunetSession:
             if own:
                 self._decide(number, sorted({c for group in asked for c in group.get(number, ())}))
         channels = sum(self._backbone.parts[number].heads for number in needed) + len(asked)
-        step = max(SLAB_NUMBERS // (target.shape[0] * target.shape[1] * max(channels, 1)), 1)
-        for start in range(0, target.shape[2], step):
-            place = slice(start, min(start + step, target.shape[2]))
-            seen = {number: self._look(number, target.slab(place.start, place.stop)) for number in needed}
+        for place, part in slabs(target, channels):
+            seen = {number: self._look(number, part) for number in needed}
             if own:
                 seen = {number: self._exact(number, one, place) for number, one in seen.items()}
             if self._backbone.overwrite:

@@ -21,7 +21,6 @@ from umdseg.backbones.sam2d.session import SliceSession
 from umdseg.backbones.sam2d.stack import Stack, pictures, whole
 from umdseg.backbones.sam2d.walk import Answers, walk
 from umdseg.data.geometry import Volume
-from umdseg.errors import UserError
 from umdseg.vocabulary import Origin, Prompt
 
 
@@ -91,24 +90,6 @@ class Sam2d(Backbone):
         self.check_prompts(prompts)
         samples = [features.sample(i) for i in range(features.maps[0].shape[0])]
         return torch.stack([torch.stack([self._walked(one, p) for p in prompts]) for one in samples])
-
-    def check_prompts(self, prompts: Sequence[Prompt]) -> None:
-        """Refuse prompts that the model does not take.
-
-        Raises:
-            UserError: a prompt of another kind, or a box prompt without a box.
-        """
-        for prompt in prompts:
-            if prompt.kind not in self.card.prompts:
-                raise UserError(
-                    f"model {self.card.name} takes no '{prompt.kind}' prompts",
-                    expected=f"one of {', '.join(self.card.prompts)}",
-                )
-            if prompt.kind == "box" and prompt.box is None:
-                raise UserError(
-                    f"the box prompt of {prompt.structure} has no box",
-                    expected="its lower and upper corner in patient millimetres",
-                )
 
     def placed(self, prompt: Prompt, affine: torch.Tensor, shape: tuple[int, int, int]) -> Placed:
         """A prompt on a stack of slices, without what the model cannot take."""

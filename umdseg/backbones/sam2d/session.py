@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
 from umdseg.backbones.base import BACKGROUND
-from umdseg.backbones.precision import autocast
+from umdseg.backbones.prompted import PromptedSession
 from umdseg.backbones.sam2d.kept import Kept
 from umdseg.backbones.sam2d.options import PLANES
 from umdseg.backbones.sam2d.stack import Stack, whole
@@ -20,12 +20,11 @@ from umdseg.vocabulary import Origin, Prompt
 if TYPE_CHECKING:
     from umdseg.backbones.sam2d.backbone import Sam2d
 
+# slice -> low-resolution logits
 Found = dict[int, torch.Tensor]
-# numbers per output slab
-SLAB_NUMBERS = 1 << 26
 
 
-class SliceSession:
+class SliceSession(PromptedSession[list[Found]]):
     """One scan, slice by slice in its own voxels; of several planes the mean of their logits counts.
 
     Args:
@@ -36,52 +35,10 @@ class SliceSession:
     """
 
     def __init__(self, backbone: Sam2d, volume: Volume, origin: Origin | str, precision: str) -> None:
-        self.native = volume.grid
-        self._backbone, self._origin, self._precision = backbone, Origin.of(origin), precision
-        self._device = next(backbone.parameters()).device
-        autocast(precision, self._device)
+        super().__init__(backbone, volume.grid, origin, precision)
+        self._backbone = backbone
         kept = Kept(backbone.options.cached_mb << 20)
         self._stacks = [self._stack(volume, plane, kept) for plane in backbone.options.planes]
-        self._history: list[dict[str, Prompt]] = [{}]
-        # low-resolution logits, per stack
-        self._found: dict[Prompt, list[Found]] = {}
-
-    def prompt(self, prompts: Sequence[Prompt]) -> None:
-        """Ask; a prompt replaces the earlier one of the same structure (points are given whole).
-
-        Raises:
-            UserError: a prompt of a kind that the model does not take.
-        """
-        self._backbone.check_prompts(prompts)
-        self._history.append({**self._history[-1], **{prompt.structure: prompt for prompt in prompts}})
-
-    def undo(self) -> None:
-        """Take the last call of `prompt` back."""
-        if len(self._history) > 1:
-            self._history.pop()
-
-    @torch.no_grad()
-    def scores(
-        self, structures: Sequence[str], grid: Grid | None = None
-    ) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Logits resampled linearly to `grid` (None: the scan's own) as (z slice, (K, X, Y, dz) float32).
-
-        Raises:
-            UserError: a structure that nobody prompted for.
-        """
-        asked = [self._history[-1].get(name, Prompt(name)) for name in structures]
-        self._backbone.check_prompts(asked)
-        target = grid or self.native
-        with self._backbone.routed(self._origin), autocast(self._precision, self._device):
-            found = [self._answered(prompt) for prompt in asked]
-        current = set(self._history[-1].values())
-        self._found = {prompt: answers for prompt, answers in self._found.items() if prompt in current}
-        step = max(SLAB_NUMBERS // (target.shape[0] * target.shape[1] * (len(asked) + 4)), 1)
-        sources = [[self._volume(s, f) for s, f in zip(self._stacks, one, strict=True)] for one in found]
-        for start in range(0, target.shape[2], step):
-            stop = min(start + step, target.shape[2])
-            part = target.slab(start, stop)
-            yield slice(start, stop), torch.stack([_mean(planes, part) for planes in sources])
 
     def _stack(self, volume: Volume, plane: str, kept: Kept) -> Stack:
         card = self._backbone.card
@@ -89,10 +46,12 @@ class SliceSession:
         prepared = prepare_image(volume, str(self._origin.modality), numbers)
         return Stack(self._backbone, whole(prepared.image[0]), prepared.grid, kept)
 
-    def _answered(self, prompt: Prompt) -> list[Found]:
-        if prompt not in self._found:
-            self._found[prompt] = [self._on(stack, prompt) for stack in self._stacks]
-        return self._found[prompt]
+    def _answer(self, prompt: Prompt) -> list[Found]:
+        return [self._on(stack, prompt) for stack in self._stacks]
+
+    def _sampler(self, answer: list[Found]) -> Callable[[Grid], torch.Tensor]:
+        planes = [self._volume(stack, found) for stack, found in zip(self._stacks, answer, strict=True)]
+        return lambda part: _mean(planes, part)
 
     def _on(self, stack: Stack, prompt: Prompt) -> Found:
         placed = self._backbone.placed(prompt, torch.from_numpy(stack.grid.affine), stack.grid.shape)

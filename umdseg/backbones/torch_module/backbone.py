@@ -76,6 +76,11 @@ class TorchModule(Backbone):
         rows = nn.functional.one_hot(indices, self._named())
         return rows.to(next(self.net.parameters()).device, torch.float32)
 
+    @property
+    def takes(self) -> tuple[Modality, ...]:
+        """The card's channels, where they are more than one."""
+        return self.channels if len(self.channels) > 1 else ()
+
     def session(self, volume: Volume, origin: Origin | str, *, overlap: float | None, precision: str) -> Any:
         """None: shared windows do, for modules that take one scan.
 
@@ -83,7 +88,7 @@ class TorchModule(Backbone):
             UserError: the module takes several scans of one person.
         """
         del volume, overlap, precision
-        if len(self.channels) > 1:
+        if self.takes:
             raise UserError(
                 f"model {self.card.name} takes {' and '.join(self.channels)} of one person together; "
                 f"only {Origin.of(origin).modality} was given",

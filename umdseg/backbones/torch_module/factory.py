@@ -21,6 +21,7 @@ from umdseg.backbones.torch_module.card_file import read_card
 from umdseg.backbones.torch_module.options import TorchModuleOptions
 from umdseg.backbones.weights import load_weights
 from umdseg.errors import UserError, nearest
+from umdseg.vocabulary import Modality
 
 
 class _Factory:
@@ -39,6 +40,15 @@ class _Factory:
             stem=found.card.stem or stem,
         )
         return load_weights(TorchModule(card, net, found.channels), options)
+
+    def takes(self, options: TorchModuleOptions) -> tuple[Modality, ...]:
+        """What the module takes together, read from its card; empty where that cannot be read."""
+        try:
+            channels = read_card(options.card).channels if options.card else ()
+        except UserError:
+            # what is wrong with the card is said when the model is built
+            return ()
+        return channels if len(channels) > 1 else ()
 
     def listing(self) -> Listing:
         """One row of the list of models; everything is in the user's card."""

@@ -10,6 +10,7 @@ from torch import nn
 
 from umdseg.backbones.base import Backbone, Features
 from umdseg.backbones.card import Card
+from umdseg.backbones.guards import check_size
 from umdseg.backbones.voxtell.bank import Bank
 from umdseg.backbones.voxtell.session import VoxtellSession
 from umdseg.data.geometry import Volume
@@ -31,11 +32,7 @@ class Voxtell(Backbone):
     def encode(self, image: torch.Tensor, affine: torch.Tensor | None = None) -> Features:
         """Encode windows (B, 1, X, Y, Z) of exactly the card's size (the network's positions are fixed)."""
         shape = (int(image.shape[2]), int(image.shape[3]), int(image.shape[4]))
-        if shape != self.card.window:
-            raise UserError(
-                f"a window of {shape} voxels does not fit model {self.card.name}",
-                expected=f"{self.card.window}; the network has positions for no other multiples",
-            )
+        check_size(self.card, shape)
         if affine is None:
             affine = torch.eye(4, dtype=torch.float64).expand(image.shape[0], 4, 4)
         # an adapter may have wrapped the network; its wrapper passes attributes through
@@ -64,11 +61,7 @@ class Voxtell(Backbone):
         Raises:
             UserError: a prompt of another kind, a structure or text that the bank does not have.
         """
-        if prompt.kind not in self.card.prompts:
-            raise UserError(
-                f"model {self.card.name} takes no '{prompt.kind}' prompts",
-                expected=f"one of {', '.join(self.card.prompts)}",
-            )
+        super().check_prompts([prompt])
         if prompt.structure in self.card.groups and self._by_name(prompt):
             return [self.bank.names[member] for member in self.card.groups[prompt.structure]]
         if prompt.kind == "auto":

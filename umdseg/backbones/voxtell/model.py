@@ -15,7 +15,9 @@ from torch import nn
 from umdseg import anatomy
 from umdseg.backbones.card import Card, Intensity, Weights
 from umdseg.backbones.download import fetch
+from umdseg.backbones.folders import given_folder, given_weights
 from umdseg.backbones.listing import Listing
+from umdseg.backbones.loaded import Loaded
 from umdseg.backbones.nnunet.network import fit_state, one_name_each
 from umdseg.backbones.options import ModelOptions
 from umdseg.backbones.voxtell.backbone import Voxtell
@@ -95,6 +97,7 @@ class VoxtellFactory:
         backbone = Voxtell(_card(options.name, configuration, bank), net, bank)
         backbone.random_weights = path is None
         backbone.weights_sha256 = file_hash(path) if path else None
+        backbone.loaded = Loaded(path.name, len(net.state_dict())) if path else None
         backbone.state_sha256 = state_hash({**net.state_dict(), **bank.tensors()})
         return backbone
 
@@ -148,22 +151,13 @@ def _plans(folder: Path) -> dict[str, Any]:
 
 
 def _folder(options: VoxtellOptions) -> Path:
-    if options.folder is not None:
-        return Path(options.folder).expanduser()
-    if options.weights == "random":
-        raise UserError(
-            f"model '{options.name}' is what its folder says, and none is given",
-            where="model.folder",
-            expected="a folder with plans.json",
-        )
-    return _fetched(f"{VERSION}/plans.json", options).parent
+    given = given_folder(options, options.folder, "plans.json")
+    return given or _fetched(f"{VERSION}/plans.json", options).parent
 
 
 def _checkpoint(folder: Path, options: VoxtellOptions) -> Path | None:
-    if options.weights == "random":
-        return None
     if options.weights:
-        return Path(options.weights).expanduser()
+        return given_weights(options)
     return folder / CHECKPOINT if options.folder is not None else fetch(_weights(), options.accept_licence)
 
 

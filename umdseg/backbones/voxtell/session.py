@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from umdseg.backbones.asked import Asked
 from umdseg.backbones.nnunet.predict import axes_of, turned
 from umdseg.backbones.piece import Piece, scores
 from umdseg.backbones.precision import autocast
@@ -61,7 +62,7 @@ class VoxtellSession:
         # the crop's first voxel in the scan's own axes
         index = np.rint(self.native.to_index(crop.to_world(crop.corners()))).astype(int).min(axis=0)
         self._start = (int(index[0]), int(index[1]), int(index[2]))
-        self._history: list[dict[str, Prompt]] = [{}]
+        self._asked = Asked()
         self._found: dict[str, torch.Tensor] = {}
 
     def prompt(self, prompts: Sequence[Prompt]) -> None:
@@ -71,12 +72,11 @@ class VoxtellSession:
             UserError: a prompt of another kind, or a text without an embedding.
         """
         self._backbone.check_prompts(prompts)
-        self._history.append({**self._history[-1], **{prompt.structure: prompt for prompt in prompts}})
+        self._asked.add(prompts)
 
     def undo(self) -> None:
         """Take the last call of `prompt` back."""
-        if len(self._history) > 1:
-            self._history.pop()
+        self._asked.undo()
 
     def scores(
         self, structures: Sequence[str], grid: Grid | None = None
@@ -85,7 +85,7 @@ class VoxtellSession:
 
         Structures without a prompt are asked for by name; of groups, the highest of their members counts.
         """
-        asked = [self._backbone.texts(self._history[-1].get(name, Prompt(name))) for name in structures]
+        asked = [self._backbone.texts(prompt) for prompt in self._asked.of(structures)]
         self._run(sorted({text for texts in asked for text in texts}))
         pieces = []
         for texts in asked:
