@@ -158,16 +158,18 @@ class Batch:
     """Preprocessed patches as a model sees them.
 
     Attributes:
-        image: (B, 1, X, Y, Z) float32, RAS+, in the card's spacing and intensity scale.
+        image: (B, 1, X, Y, Z) float32, RAS+, in the card's spacing and intensity scale; (B, M, X, Y, Z) of
+            modalities given together.
         label: (B, 1, X, Y, Z) int16; 0 is background, i + 1 is `structures[i]`.
         affine: (B, 4, 4) float32, voxel index of the patch -> patient millimetres.
-        modality: one per sample.
+        modality: one per sample; `ct+pet` of modalities given together.
         subject: one per sample.
         tracer: tracer or sequence, one per sample.
         structures: canonical names the label values stand for.
         asked: the structure each patch was drawn for and holds, "" where it was drawn anywhere.
         annotated: (B, K) bool, whether the sample's label tells about each of `structures`; None = all do.
         site: where it was scanned, one per sample.
+        present: (B, M) bool, which of modalities given together a sample has; None = one scan each.
     """
 
     image: torch.Tensor
@@ -180,6 +182,7 @@ class Batch:
     asked: list[str] = field(default_factory=list)
     annotated: torch.Tensor | None = None
     site: list[str] = field(default_factory=list)
+    present: torch.Tensor | None = None
 
     @property
     def origins(self) -> list[Origin]:
@@ -206,4 +209,5 @@ class Batch:
             [self.asked[i] for i in which] if self.asked else [],
             None if self.annotated is None else self.annotated[which],
             [self.site[i] for i in which] if self.site else [],
+            None if self.present is None else self.present[which],
         )

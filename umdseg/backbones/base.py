@@ -131,7 +131,7 @@ class Backbone(nn.Module, ABC):
         raise NotImplementedError(f"{self.card.name} takes no 'auto_point' prompts")
 
     def stem_input(self, image: torch.Tensor) -> torch.Tensor:
-        """What the first convolution sees of windows (B, M, X, Y, Z): `encode` may change values before it."""
+        """What the first convolution sees of windows (B, M, X, Y, Z), which `encode` may change."""
         return image
 
     def convert(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

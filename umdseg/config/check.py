@@ -163,10 +163,15 @@ def _with_tables(cls: type, section: str, given: Any, tables: Mapping[str, dict[
 
 def _with_defaults(settings: Settings) -> Settings:
     """Settings with what depends on other sections filled in, so that config.yaml names it."""
+    fused = settings.fusion.name != "none"
+    if fused and settings.run.task != "evaluate":
+        settings = replace(settings, data=replace(settings.data, paired=True))
     if settings.fit.lr is not None:
         return settings
-    adapter = resolve("adapter", settings.adapter.name)
-    return replace(settings, fit=replace(settings.fit, lr=adapter.default_lr))
+    # what an adapter trains is the larger part; without one the fusion is all there is
+    kind = "fusion" if fused and settings.adapter.name == "none" else "adapter"
+    trained = resolve(kind, getattr(settings, kind).name)
+    return replace(settings, fit=replace(settings.fit, lr=trained.default_lr))
 
 
 def _component(section: str, given: Any, outcome: Checked) -> type | None:

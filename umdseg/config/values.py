@@ -174,7 +174,12 @@ def check_together(flat: Mapping[str, Any]) -> Iterator[Problem]:
         if flat["adapter.name"] != "none" and not flat.get("adapter.path"):
             expected = "adapter.path=RUN/adapter, or adapter=none for the model as it is"
             yield Problem("adapter", f"'{flat['adapter.name']}' without a saved adapter", expected)
+        if flat["fusion.name"] != "none" and not flat.get("fusion.path"):
+            expected = "fusion.path=RUN/fusion, or fusion=none for one scan at a time"
+            yield Problem("fusion", f"'{flat['fusion.name']}' without a saved fusion", expected)
         return
+    if flat["fusion.name"] != "none":
+        yield from _fusing(flat)
     if flat.get("data.paired") and flat["fusion.name"] == "none":
         expected = "false, or a fusion, which takes all modalities of a subject at once"
         yield Problem("data.paired", "true with fusion 'none'", expected)
@@ -202,3 +207,18 @@ def _pretraining(flat: Mapping[str, Any]) -> Iterator[Problem]:
     if flat["adapter.name"] != "full":
         shown = f"'{flat['adapter.name']}'"
         yield Problem("adapter", shown, "full: task=pretrain trains the network itself")
+
+
+def _fusing(flat: Mapping[str, Any]) -> Iterator[Problem]:
+    """What a fusion cannot be trained with."""
+    weights = flat.get("data.train_modalities") or {}
+    if sum(weight > 0 for weight in weights.values()) < 2:
+        yield Problem("data.train_modalities", str(weights), "two or three modalities with a weight above 0")
+    if flat.get("fusion.path"):
+        yield Problem("fusion.path", repr(flat["fusion.path"]), "null: train.py makes a fusion of its own")
+    if flat.get("fit.export_weights"):
+        expected = "null: a fusion is no part of the network's weights"
+        yield Problem("fit.export_weights", repr(flat["fit.export_weights"]), expected)
+    if flat["fusion.name"] == "early" and flat.get("adapter.per"):
+        expected = "null: early fusion sends all modalities through the network in one pass"
+        yield Problem("adapter.per", repr(flat["adapter.per"]), expected)

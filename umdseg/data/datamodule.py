@@ -19,7 +19,7 @@ from umdseg.data.fov import Reference
 from umdseg.data.intensity import heed
 from umdseg.data.io.nifti import read_grid, read_image, read_label
 from umdseg.data.options import DataOptions
-from umdseg.data.paired import PairedItem, PairedPatches, collate_pairs, lattice, needed
+from umdseg.data.paired import PairedItem, PairedPatches, ValidationPairs, collate_pairs, lattice, needed
 from umdseg.data.patches import Patch, Window, read_on, window_grid
 from umdseg.data.preprocess import Prepared, Preprocessing, prepare_image, prepare_label
 from umdseg.data.sampler import EpochSampler, StepsDone
@@ -141,10 +141,10 @@ class PairedDataModule(LightningDataModule):
     def _prepared(self, subject: Subject) -> list[Modality]:
         """The scans of a training subject that patches are read from."""
         if self.options.paired:
-            return needed(subject, self._fused(), self.reference)
+            return needed(subject, self.fused_modalities(), self.reference)
         return list(self.training_modalities(subject))
 
-    def _fused(self) -> tuple[Modality, ...]:
+    def fused_modalities(self) -> tuple[Modality, ...]:
         """Modalities of a paired sample: those trained on which any training subject has."""
         weights, subjects = self.options.train_modalities, self.training_subjects()
         held = {m for subject in subjects for m in subject.scans}
@@ -153,7 +153,7 @@ class PairedDataModule(LightningDataModule):
     def untrained(self) -> list[str]:
         """One plain sentence for each wanted modality that nobody can be trained on, and why."""
         # a paired sample takes a scan without a label, too
-        trained = self._fused() if self.options.paired else self.trained_modalities()
+        trained = self.fused_modalities() if self.options.paired else self.trained_modalities()
         subjects = few_shots(self.dataset.of("train"), self.options.shots, self.seed)
         wanted = [m for m in MODALITIES if self.options.train_modalities.get(m, 0) > 0 and m not in trained]
         held = {m: "labels" if any(m in s.scans for s in subjects) else "a scan" for m in wanted}
@@ -167,7 +167,7 @@ class PairedDataModule(LightningDataModule):
         options = self._balanced()
         drawn = (self.training_subjects(), self._scans, options, self.window, self.structures, self.seed)
         if self.options.paired:
-            return self._loader(PairedPatches(self._fused(), self.reference, *drawn), collate_pairs)
+            return self._loader(PairedPatches(self.fused_modalities(), self.reference, *drawn), collate_pairs)
         return self._loader(PatchDataset(*drawn), collate)
 
     def _balanced(self) -> DataOptions:
@@ -207,10 +207,16 @@ class PairedDataModule(LightningDataModule):
         self._places = places
         return self
 
-    def val_dataloader(self) -> DataLoader[Item] | list[object]:
+    def val_dataloader(self) -> DataLoader[Item] | DataLoader[PairedItem] | list[object]:
         """The same patches every time, every place in all modalities of its subject; see `validated`."""
         if not self._places:
             return []
+        if self.options.paired:
+            still = replace(self.options, augment=False, patches_per_epoch=self._places)
+            drawn = (self.validation_subjects(), self._scans, still, self.window, self.structures, self.seed)
+            pairs = ValidationPairs(self.fused_modalities(), self.reference, *drawn)
+            gather = partial(collate_pairs, structures=self.structures)
+            return DataLoader(pairs, batch_size=1, collate_fn=gather)
         patches = ValidationPatches(
             self.reference,
             self._places,

@@ -16,7 +16,7 @@ from umdseg.data.scans import ScanStore
 from umdseg.data.store import CachedScan
 from umdseg.data.training import Draws
 from umdseg.seeds import generator
-from umdseg.vocabulary import MODALITIES, Modality, Subject
+from umdseg.vocabulary import MODALITIES, Batch, Modality, Subject
 
 
 @dataclass
@@ -62,6 +62,25 @@ class PairedBatch:
     asked: list[str]
     annotated: torch.Tensor
     site: list[str] = field(default_factory=list)
+
+    def joined(self) -> Batch:
+        """The same as one batch whose image channels are the modalities."""
+        names = list(self.image)
+        # what tells one PET from another; CT and MR go by their modality
+        tracers = self.tracer.get("pet", [""] * len(self.subject))
+        return Batch(
+            image=torch.cat(list(self.image.values()), dim=1),
+            label=self.label,
+            affine=self.affine,
+            modality=["+".join(names)] * len(self.subject),
+            subject=self.subject,
+            tracer=tracers,
+            structures=self.structures,
+            asked=self.asked,
+            annotated=self.annotated,
+            site=self.site,
+            present=self.present,
+        )
 
 
 class PairedPatches(Draws[PairedItem]):
@@ -195,3 +214,11 @@ def collate_pairs(items: Sequence[PairedItem], structures: tuple[str, ...]) -> P
         annotated=torch.stack([item.annotated for item in items]),
         site=[item.site for item in items],
     )
+
+
+class ValidationPairs(PairedPatches):
+    """Places of the validation subjects, the same every time, with all modalities of each; not augmented."""
+
+    def __getitem__(self, index: int) -> PairedItem:
+        """The pair of this number: never one that is drawn in training."""
+        return super().__getitem__(-1 - index)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from umdseg.adapters import disable
 from umdseg.backbones.base import Backbone
 from umdseg.data.dataset import PairedDataset
 from umdseg.data.fov import ON_CT, Reference
@@ -18,6 +17,7 @@ from umdseg.evaluation.options import EvaluationOptions
 from umdseg.evaluation.protocol import evaluate
 from umdseg.evaluation.scans import SCANS, merge_scans, part_of
 from umdseg.evaluation.summary import summarise
+from umdseg.inference.plain import plain
 from umdseg.vocabulary import MODALITIES, Modality, PromptKind, Stage, Subject
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class EvaluationCallback(Callback):
         folder: run folder; case tables and predictions go there.
         model: name for the table.
         adapter: name for the table.
+        fusion: name for the table.
         prompts: prompt kinds.
         modalities: scans looked at.
         structures: those scored; None means all of the dataset.
@@ -65,6 +66,7 @@ class EvaluationCallback(Callback):
         *,
         model: str,
         adapter: str,
+        fusion: str = "none",
         prompts: Sequence[PromptKind] = ("auto",),
         modalities: Sequence[Modality] = MODALITIES,
         structures: Sequence[str] | None = None,
@@ -80,7 +82,7 @@ class EvaluationCallback(Callback):
         bad_intensity: str = "refuse",
     ) -> None:
         self.dataset, self.subjects, self.options, self.folder = dataset, list(subjects), options, folder
-        self.names = {"model": model, "adapter": adapter}
+        self.names = {"model": model, "adapter": adapter, "fusion": fusion}
         self.prompts, self.modalities, self.structures, self.seed = prompts, modalities, structures, seed
         self.fold, self.shots = fold, shots
         self.reference, self.bad_intensity = reference, bad_intensity
@@ -109,13 +111,13 @@ class EvaluationCallback(Callback):
             rows = known[known["stage"] == "zero_shot"]
             self.tables["zero_shot"] = case_table(rows.assign(fold=self.fold, shots=self.shots))
         else:
-            with disable(self.backbone(pl_module)):
-                self._score(trainer, pl_module, "zero_shot", "none")
+            with plain(self.backbone(pl_module)):
+                self._score(trainer, pl_module, "zero_shot")
         self._log(trainer, "zero_shot")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score the trained model while it is still on its device."""
-        self._score(trainer, pl_module, self.trained, self.names["adapter"])
+        self._score(trainer, pl_module, self.trained)
         self._log(trainer, self.trained)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -128,7 +130,7 @@ class EvaluationCallback(Callback):
             return read_cases(self.reuse)
         return self.reuse() if self.reuse is not None else None
 
-    def _score(self, trainer: Trainer, pl_module: LightningModule, stage: Stage, adapter: str) -> None:
+    def _score(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
         rank, world = trainer.global_rank, trainer.world_size
         part = evaluate(
             self.backbone(pl_module),
@@ -137,7 +139,8 @@ class EvaluationCallback(Callback):
             options=self.options,
             stage=stage,
             model=self.names["model"],
-            adapter=adapter,
+            adapter="none" if stage == "zero_shot" else self.names["adapter"],
+            fusion="none" if stage == "zero_shot" else self.names["fusion"],
             prompts=self.prompts,
             modalities=self.modalities,
             structures=self.structures,

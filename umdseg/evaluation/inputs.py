@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from umdseg.backbones.base import Backbone
 from umdseg.data.fov import Reference
 from umdseg.errors import UserError
+from umdseg.fusion.base import Fused
+from umdseg.fusion.presence import subsets
 from umdseg.vocabulary import MODALITIES, Modality, Subject
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ _GIVEN = " given "
 def inputs_of(backbone: Backbone, modalities: Sequence[Modality]) -> list[tuple[Modality, ...]]:
     """What is asked of a model per subject: each scan alone, or all scans it takes together.
 
+    Of a fused model every subset of its modalities that are looked at (2^M - 1), if its options say so.
+
     Args:
         backbone: the model.
         modalities: scans looked at; those a model of several scans does not take are left out.
@@ -30,6 +34,9 @@ def inputs_of(backbone: Backbone, modalities: Sequence[Modality]) -> list[tuple[
     """
     if not backbone.takes:
         return [(modality,) for modality in modalities]
+    if isinstance(backbone, Fused):
+        held = [modality for modality in backbone.takes if modality in modalities]
+        return subsets(held) if backbone.options.subsets else [tuple(held)] if held else []
     missing = [modality for modality in backbone.takes if modality not in modalities]
     if missing:
         raise UserError(

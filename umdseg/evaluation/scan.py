@@ -27,6 +27,7 @@ from umdseg.evaluation.predictions import prediction_path, save_prediction
 from umdseg.evaluation.references import Click, DrawnBox
 from umdseg.evaluation.rows import unscored
 from umdseg.evaluation.targets import Target
+from umdseg.fusion.base import Fused
 from umdseg.inference.together import open_together
 from umdseg.registry import resolve
 from umdseg.vocabulary import Modality, Origin, Prompt, PromptKind, Subject
@@ -144,6 +145,8 @@ def scan_rows(task: Task, case: Case) -> list[dict[str, Any]]:
 
 def _open(task: Task, case: Case) -> VolumeSession:
     backbone, overlap, precision = task.backbone, task.options.overlap, task.options.precision
+    if isinstance(backbone, Fused) and backbone.takes:
+        backbone = backbone.part(list(case.volumes))
     if backbone.takes:
         return open_together(backbone, case.volumes, overlap=overlap, precision=precision, origin=case.origin)
     (image,) = case.volumes.values()

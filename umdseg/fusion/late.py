@@ -121,7 +121,8 @@ class LateFusion(Fused):
                 found[column] = rows, answer(own)
         lead = self._lead(found, features.lead)
         weights = self._class_weights(lead.shape[1]) if weights is None else weights
-        out = lead
+        # where nothing is mixed the weights take part all the same, with a gradient of 0
+        out = lead + 0 * weights.sum().to(lead.dtype)
         for column, (rows, logits) in found.items():
             other = features.lead[rows] != column
             if bool(other.any()):

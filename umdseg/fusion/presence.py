@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from umdseg.errors import UserError
+from umdseg.vocabulary import Modality
 
 
 def leads(present: torch.Tensor, order: Sequence[int]) -> torch.Tensor:
@@ -51,7 +52,7 @@ def drop(present: torch.Tensor, probability: float, rng: np.random.Generator) ->
     return torch.from_numpy(kept).to(present.device)
 
 
-def subsets(modalities: Sequence[str]) -> list[tuple[str, ...]]:
+def subsets(modalities: Sequence[Modality]) -> list[tuple[Modality, ...]]:
     """All non-empty subsets, 2^M - 1, small ones first, each in the given order."""
     names = list(modalities)
     return [part for size in range(1, len(names) + 1) for part in combinations(names, size)]

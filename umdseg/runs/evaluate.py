@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from umdseg.adapters import AdapterCard, AdapterOptions, load_adapter
+from umdseg.backbones.base import Backbone
 from umdseg.config.hardware import device_of
 from umdseg.config.schema import Settings
 from umdseg.errors import UserError
@@ -14,9 +15,11 @@ from umdseg.evaluation.baselines import evaluate_baselines
 from umdseg.evaluation.cases import case_table, merge
 from umdseg.evaluation.protocol import evaluate
 from umdseg.evaluation.scans import SCANS
+from umdseg.fusion import Fused, FusionOptions, load_fusion
+from umdseg.fusion.saved import FILE, FusionCard
 from umdseg.registry import resolve
 from umdseg.runs.identity import folder_hash
-from umdseg.runs.job import Job
+from umdseg.runs.job import Job, say
 from umdseg.runs.stages import trained_stage
 
 if TYPE_CHECKING:
@@ -30,21 +33,30 @@ def run_evaluate(settings: Settings) -> Path:
         UserError: data, weights or adapter missing, unusable or contradicting each other.
     """
     saved, learned = None, None
+    settings = with_fusion(settings)
     if settings.adapter.path:
         saved = adapter_folder(settings.adapter.path)
         card = AdapterCard.read(saved)
         settings, learned = with_card(settings, card), list(card.structures)
-    job = Job.open("evaluate", settings, folder_hash(saved) if saved else None, learned)
+    fusion = Path(settings.fusion.path).expanduser() if settings.fusion.path else None
+    made = [folder_hash(folder) for folder in (saved, fusion) if folder is not None]
+    job = Job.open("evaluate", settings, "+".join(made) or None, learned)
     if job.done():
         return job.path
     with job.recorded():
         parameters, routes = (0, sum(p.numel() for p in job.backbone.net.parameters())), list[str]()
-        if saved is None:
+        method, stage = "none", trained_stage(job.backbone, "none")
+        if saved is not None:
+            card = load_adapter(saved, job.backbone)
+            parameters, routes, method = (card.trainable, card.total), card.routes, card.method
+            stage = trained_stage(job.backbone, method)
+        if fusion is not None:
+            job = replace(job, backbone=load_fusion(fusion, job.backbone))
+            parameters = (parameters[0] + fused_parameters(job.backbone), parameters[1])
+        if saved is None and fusion is None:
             cases = zero_shot(job)
         else:
-            card = load_adapter(saved, job.backbone)
-            parameters, routes = (card.trainable, card.total), card.routes
-            cases = scored(job, trained_stage(job.backbone, card.method), card.method)
+            cases = scored(job, stage, method)
         job.keep(cases)
         cases = merge([cases, baselines(job)])
         job.finish(cases, parameters, routes, adapter=str(saved) if saved else None)
@@ -83,7 +95,7 @@ def scored(job: Job, stage: str, adapter: str, keep: bool = True) -> pd.DataFram
         stage=stage,
         model=settings.model.name,
         adapter=adapter,
-        fusion=settings.fusion.name,
+        fusion=backbone.kind if isinstance(backbone, Fused) and backbone.takes else "none",
         save_to=job.path / "predictions" if keep else None,
         scans_to=job.path / SCANS if keep else None,
         bad_intensity=settings.data.bad_intensity,
@@ -96,6 +108,36 @@ def baselines(job: Job) -> pd.DataFrame:
     return evaluate_baselines(
         job.dataset, job.train, job.subjects, options=job.settings.evaluation, **job.asked
     )
+
+
+def fused_parameters(backbone: Backbone) -> int:
+    """How many values a fusion trains; 0 without one."""
+    return sum(p.numel() for p in backbone.parts.parameters()) if isinstance(backbone, Fused) else 0
+
+
+def with_fusion(settings: Settings) -> Settings:
+    """Settings with the fusion of a saved one: `fusion.path`, or what lies in the run `adapter.path` names.
+
+    Raises:
+        UserError: no saved fusion there.
+    """
+    path = settings.fusion.path
+    if path is None and settings.adapter.path:
+        run = Path(settings.adapter.path).expanduser()
+        held = run / "fusion" if (run / "fusion").is_dir() else run.parent / "fusion"
+        if held == run / "fusion" and held.is_dir():
+            path = str(held)
+        elif held.is_dir():
+            say(f"scored without the fusion trained beside it; adapter.path={run.parent} scores both")
+    if path is None:
+        return settings
+    folder = Path(path).expanduser()
+    if not (folder / FILE).is_file() and (folder / "fusion" / FILE).is_file():
+        folder = folder / "fusion"
+    card = FusionCard.read(folder)
+    made: type[FusionOptions] = resolve("fusion", card.kind).Options
+    options = made(**{"name": card.kind, "path": str(folder), **card.options})
+    return replace(settings, fusion=options)
 
 
 def adapter_folder(path: str) -> Path:

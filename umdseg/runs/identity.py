@@ -18,7 +18,7 @@ _BESIDE_THE_POINT = (
     *("runs_dir", "name", "tags", "resume", "callbacks.progress_every", "callbacks.checkpoint_every"),
     *("data.root", "data.manifest", "data.cache_dir", "data.cache_gb", "data.workers"),
     *("model.accept_licence", "data.structures_file", "data.labels", "data.labels_dir"),
-    *("adapter.path", "trainer.log_every_n_steps"),
+    *("adapter.path", "fusion.path", "trainer.log_every_n_steps"),
     *("save_predictions", "evaluation.save_predictions", "evaluation.overlay_subjects"),
 )
 _FOR_FITTING = ("fit.", "callbacks.", "ckpt_path")

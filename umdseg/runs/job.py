@@ -23,6 +23,7 @@ from umdseg.evaluation.gap import gap
 from umdseg.evaluation.inputs import inputs_of, looked_at
 from umdseg.evaluation.predictions import keep_predictions, median_subjects
 from umdseg.files import write_json
+from umdseg.fusion.base import Fused
 from umdseg.registry import resolve
 from umdseg.runs.folder import RunFolder
 from umdseg.runs.identity import run_hash
@@ -196,6 +197,10 @@ class Job:
         result["adapter"] = {"trainable": parameters[0], "total": parameters[1]}
         if routes:
             result["adapter"]["routes"] = list(routes)
+        if isinstance(self.backbone, Fused):
+            own = sum(p.numel() for p in self.backbone.parts.parameters())
+            given = {"kind": self.backbone.kind, "modalities": list(self.backbone.modalities)}
+            result["fusion"] = {**given, "parameters": own}
         if old is not None:
             result["old_structures"] = forgotten(old, options.bootstrap, self.settings.run.seed)
         write_json(self.path / "gap.json", result)

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from umdseg import adapters
 from umdseg.config.schema import PromptSection
 from umdseg.evaluation.cases import merge, read_cases, write_cases
+from umdseg.inference.plain import plain
 from umdseg.runs.evaluate import scored
 from umdseg.runs.job import Job, say
 from umdseg.runs.zero_shot import ZeroShotStore
@@ -53,7 +53,7 @@ def _before(job: Job) -> pd.DataFrame:
     kept = _kept(job)
     if kept is not None and (kept / "cases.parquet").is_file():
         return read_cases(kept).assign(fold=job.settings.fold, shots=job.settings.data.shots)
-    with adapters.disable(job.backbone):
+    with plain(job.backbone):
         cases = scored(job, "zero_shot", "none", keep=False)
     if kept is not None:
         write_cases(cases, kept)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from umdseg import adapters
+from umdseg import adapters, fusion
 from umdseg.adapters import Adapter, AdapterCard
 from umdseg.adapters.routes import routes_of
 from umdseg.config.schema import Settings
@@ -15,7 +15,8 @@ from umdseg.data.dataset import few_shots
 from umdseg.errors import UserError
 from umdseg.evaluation.callback import EvaluationCallback
 from umdseg.evaluation.cases import merge, on_grid
-from umdseg.runs.evaluate import baselines, zero_shot
+from umdseg.fusion import Fused, save_fusion
+from umdseg.runs.evaluate import baselines, fused_parameters, zero_shot
 from umdseg.runs.export import export_weights
 from umdseg.runs.identity import code_hash, git_commit
 from umdseg.runs.interrupt import interruptible
@@ -47,10 +48,12 @@ def run_train(settings: Settings) -> Path:
         adapter, learned = _inject(job)
         trainable, total = adapter.parameters(job.backbone)
         routes = adapter.routes
+        job, trainable = _fuse(job, trainable)
         if not trainable or not settings.fit.steps:
             why = f"adapter={settings.adapter.name} trains nothing" if not trainable else "fit.steps=0"
             say(f"{why}: zero-shot evaluation only")
             adapters.unload(job.backbone)
+            job = replace(job, backbone=job.backbone.release()) if isinstance(job.backbone, Fused) else job
             trainable, routes = 0, ()
             cases = zero_shot(job)
         else:
@@ -84,6 +87,21 @@ def _inject(job: Job) -> tuple[Adapter, list[str]]:
         say(f"adapter.per={adapter.per}: one adapter for each of {', '.join(routes)}")
     adapter.inject(job.backbone, rows, routes)
     return adapter, learned
+
+
+def _fuse(job: Job, trainable: int) -> tuple[Job, int]:
+    """Wrap the adapted model in the fusion asked for; its values train, too."""
+    options = job.settings.fusion
+    if options.name == "none":
+        return job, trainable
+    data = training_data(job.settings, job.dataset, job.backbone, job.structures)
+    reference = job.settings.data.reference
+    fused = fusion.build(options, job.backbone, data.fused_modalities(), reference, job.structures)
+    assert isinstance(fused, Fused)
+    own = fused_parameters(fused)
+    names, first = " and ".join(fused.modalities), fused.modalities[fused.order[0]]
+    say(f"fusion={fused.kind}: {names} together, starting from {first}; {own:,} parameters of its own")
+    return replace(job, backbone=fused), trainable + own
 
 
 def _fit(job: Job, adapter: Adapter, parameters: tuple[int, int]) -> pd.DataFrame:
@@ -129,6 +147,7 @@ def _evaluation(job: Job) -> EvaluationCallback:
         job.path,
         model=settings.model.name,
         adapter=settings.adapter.name,
+        fusion=settings.fusion.name,
         zero_shot=measures_before(settings, job.backbone),
         trained=trained_stage(job.backbone, settings.adapter.name),
         bad_intensity=settings.data.bad_intensity,
@@ -172,6 +191,8 @@ def _save(job: Job, adapter: Adapter) -> None:
     if adapter.method != "none" or job.backbone.new_structures:
         card = AdapterCard.describe(job.backbone, job.structures, _trained_on(job))
         adapter.save(job.path / "adapter", job.backbone, card)
+    if isinstance(job.backbone, Fused):
+        save_fusion(job.backbone, job.path / "fusion")
 
 
 def _export(job: Job, path: Path, cases: pd.DataFrame) -> None:

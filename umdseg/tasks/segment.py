@@ -14,10 +14,13 @@ from lightning.pytorch import LightningModule
 from umdseg.adapters import Adapter
 from umdseg.adapters.gradient import GradientWatch
 from umdseg.backbones.base import Backbone, Features
+from umdseg.data.paired import PairedBatch
 from umdseg.errors import UserError
+from umdseg.fusion.base import Fused
 from umdseg.seeds import generator
 from umdseg.tasks.asking import Asked, Asking, Kind
 from umdseg.tasks.competing import competing_logits
+from umdseg.tasks.fused import encoded, together
 from umdseg.tasks.optimizer import optimizer_of
 from umdseg.tasks.options import FitOptions
 from umdseg.tasks.part import Part
@@ -70,22 +73,25 @@ class SegmentTask(LightningModule):
         # checkpoints hold the trained tensors only; the base comes from its own file
         self.strict_loading = False
         refuse_untrainable(backbone, method, structures)
-        self.asking = Asking(backbone, options, class_only=method == "none")
+        # with nothing but class rows to train, clicks train nothing
+        self.asking = Asking(backbone, options, method == "none" and not isinstance(backbone, Fused))
         self.prompted: list[Asked] = []
         self._dice = PatchDice()
         self._watch: GradientWatch | None = None
         self._kind: Kind = "auto"
 
-    def training_step(self, batch: Batch, index: int) -> torch.Tensor:
-        """One fitting step."""
+    def training_step(self, batch: Batch | PairedBatch, index: int) -> torch.Tensor:
+        """One fitting step; of modalities given together, some are left out at random."""
         # the batches of one accumulated step differ in their prompts, and a resumed run repeats them
         every = self.trainer.accumulate_grad_batches if self._trainer else 1
-        return self._step(batch, self.global_step * every + index % every)
+        number = self.global_step * every + index % every
+        return self._step(together(batch, self.backbone, self.seed, number, self.global_rank), number)
 
-    def validation_step(self, batch: Batch, index: int) -> None:
+    def validation_step(self, batch: Batch | PairedBatch, index: int) -> None:
         """Collect the overlaps of validation patches, asked by class where the model answers so."""
         # the same prompts every time, and in every process
         rng = generator(self.seed, "validation prompts", index)
+        batch = together(batch)
         kind: Kind = next(k for k in ("auto", "point", "box") if k in self.backbone.card.prompts)
         for part in self._parts(batch, rng, kind, limited=False):
             found = part.logits > 0
@@ -118,7 +124,9 @@ class SegmentTask(LightningModule):
     def on_train_start(self) -> None:
         """Train in training mode; Lightning otherwise keeps the eval mode the base was loaded in."""
         self.backbone.train()
-        self._watch = GradientWatch(self.backbone)
+        inner = self.backbone.inner if isinstance(self.backbone, Fused) else self.backbone
+        adapted = any(p.requires_grad for p in inner.parameters())
+        self._watch = GradientWatch(inner) if adapted else None
 
     def on_after_backward(self) -> None:
         """Refuse an adapter that no gradient reaches."""
@@ -179,7 +187,7 @@ class SegmentTask(LightningModule):
         """Answers to a batch; of several adapters, each gets the samples of its route."""
         for origin, some in self._grouped(batch):
             with self.backbone.routed(origin):
-                features = self.backbone.encode(some.image, some.affine)
+                features = encoded(self.backbone, some)
                 if kind == "auto":
                     yield self._by_class(some, features, rng, competing, limited)
                 else:
@@ -192,7 +200,9 @@ class SegmentTask(LightningModule):
             yield None, batch
             return
         origins = batch.origins
-        routes = [adapter.route(origin) for origin in origins]
+        # given together, each modality finds its own adapter; the PET's tracer and the site are the sample's
+        joint = batch.present is not None
+        routes = [(o.tracer, o.site) if joint else adapter.route(o) for o in origins]
         for route in dict.fromkeys(routes):
             which = [i for i, other in enumerate(routes) if other == route]
             yield origins[which[0]], batch.take(which)
