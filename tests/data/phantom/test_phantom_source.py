@@ -167,3 +167,37 @@ def test_options_of_maps_that_cannot_be(
 def test_options_of_maps_need_maps(tmp_path: Path, more: dict[str, object]) -> None:
     with pytest.raises(UserError, match=r"data\.labels"):
         _options(tmp_path, **more).validate()
+
+
+def test_procedural_people_join_those_on_maps_under_one_table_of_ids(folder: Folder, tmp_path: Path) -> None:
+    root = folder("fdg_01_x", "fdg_02_x")
+    mixed = _on_maps(root, tmp_path / "cache", procedural=1).load(0)
+    alone = PhantomSource(_options(tmp_path / "cache", train=1, test=0)).load(0)
+    assert set(alone.structures) <= set(mixed.structures)
+    assert len(set(mixed.structures.values())) == len(mixed.structures)
+    (more,) = [s for s in mixed.subjects if s.id.startswith("phantom_train")]
+    assert more.split == "train"
+    assert set(more.annotated or ()) == set(alone.structures)
+    on_maps = _on_maps(root, tmp_path / "cache").read(0)
+    assert all(set(s.annotated or ()) == set(on_maps.structures) for s in mixed.subjects if s is not more)
+    assert all(s.annotated is None for s in on_maps.subjects)
+    # the same person, and the same organs under other numbers
+    ours, theirs = more.scans["pet"], alone.subjects[0].scans["pet"]
+    image = read_image(ours.image, more.id)
+    assert (image.array == read_image(theirs.image, "other").array).all()
+    assert ours.label is not None
+    assert theirs.label is not None
+    found, told = (
+        read_label(scan.label, image.grid, list(data.structures.values()), "x").array  # type: ignore[arg-type]
+        for scan, data in ((ours, mixed), (theirs, alone))
+    )
+    for name, number in alone.structures.items():
+        assert ((found == mixed.structures[name]) == (told == number)).all(), name
+
+
+def test_the_split_of_maps_is_one_for_all_seeds(folder: Folder, tmp_path: Path) -> None:
+    root = folder(*PEOPLE)
+    splits = [{s.id: s.split for s in _on_maps(root, tmp_path).read(seed).subjects} for seed in (0, 7)]
+    assert splits[0] == splits[1]
+    with pytest.raises(UserError, match="procedural"):
+        _options(tmp_path, procedural=3).validate()
