@@ -66,8 +66,10 @@ class WindowSession:
         """Ask; a prompt replaces the earlier one of the same structure (points are given whole).
 
         Raises:
-            UserError: free text, which has no place that a window could lie around.
+            UserError: a prompt that the model does not take; or free text, which has no place that a window
+                could lie around.
         """
+        self._backbone.check_prompts(prompts)
         for prompt in prompts:
             if prompt.kind == "text":
                 raise UserError(
