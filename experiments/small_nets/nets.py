@@ -128,8 +128,10 @@ class ObeliskHybridTcia(_Obelisk):
         half = self.block("11", self.block("1", full))
         x = self.block("3", self.block("22", self.block("2", half)))
         quarter = tuple(x.shape[2:])
+        # the published network halves two of the three axes once more
+        first, _, last = _half(quarter)
         near = _resized(self.look(1, smooth, quarter, act), half)
-        far = _resized(self.look(2, smoother, _half(quarter), act), x)
+        far = _resized(self.look(2, smoother, (first, quarter[1], last), act), x)
         x = self.block("6bU", torch.cat((x, far), 1))
         x = self.block("6U", torch.cat((_resized(x, half), near, half), 1))
         x = self.block("7U", torch.cat((_resized(x, full), full), 1))

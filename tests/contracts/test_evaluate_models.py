@@ -14,6 +14,10 @@ import pandas as pd
 import pytest
 
 from umdseg import registry
+from umdseg.data.geometry import Volume
+from umdseg.data.io.nifti import write_volume
+from umdseg.data.phantom.body import FIELD_OF_VIEW, Anatomy, grid_over
+from umdseg.data.phantom.subject import STRUCTURES, labels
 from umdseg.runs import door
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,18 +25,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def body(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Overrides: the CT of one person, 96 mm of noise with a bright liver, on a mirrored grid."""
+    """Overrides: the CT of one phantom of 10 cm around the liver, rendered once."""
     root = tmp_path_factory.mktemp("body")
-    label = np.zeros((16, 16, 16), np.uint8)
-    label[4:10, 5:11, 6:12] = 1
-    noise = np.random.default_rng(0).normal(0, 10, label.shape)
-    affine = np.diag([-6.0, -6.0, 6.0, 1.0])
-    for kind, array in (("image", (60 + 80 * label + noise).astype(np.float32)), ("label", label)):
-        nib.save(nib.Nifti1Image(array, affine), root / f"{kind}.nii.gz")
-    rows = "subject,modality,image,label,units,tracer_or_sequence,split,site\n"
-    (root / "subjects.csv").write_text(f"{rows}p1,ct,image.nii.gz,label.nii.gz,HU,,test,here\n")
-    (root / "subjects.yaml").write_text("structures: {liver: 1}\n")
-    data = ["data=petct", f"data.manifest={root}/subjects.csv", "data.modalities=[ct]"]
+    grid = grid_over(FIELD_OF_VIEW, (6.0, 6.0, 6.0))
+    codes = labels(Anatomy(3).paint(grid))
+    told = np.zeros(256, dtype=np.uint8)
+    # without what lies above them the field of view begins at these
+    told[STRUCTURES["liver"]], told[STRUCTURES["spleen"]] = 1, 2
+    write_volume(Volume(told[np.asarray(codes, dtype=int)], grid), root / "person.nii.gz")
+    (root / "label_ids.json").write_text(json.dumps({"liver": 1, "spleen": 2}))
+    data = ["data=phantom", f"data.labels={root}", "data.extent_mm=[100,100,100]", "data.train=0"]
+    data += ["data.test=1", "data.modalities=[ct]", "data.structures=[liver]", f"data.cache_dir={root}/cache"]
+    data += ["data.train_modalities={ct: 1, pet: 0, mr: 0}"]
     return [*data, "evaluation.bootstrap=100", "evaluation.precision=fp32"]
 
 

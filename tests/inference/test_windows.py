@@ -265,6 +265,17 @@ def test_further_clicks_decode_only_and_undo_goes_back(tiny: Backbone) -> None:
     )
 
 
+def test_a_text_is_refused_and_not_answered_with_nothing(
+    tiny: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = inference.open_tensor(tiny, volume(16, 16, 16), window=16)
+    with pytest.raises(UserError, match="takes no 'text' prompts"):
+        session.prompt([Prompt("liver", "text", text="liver")])
+    monkeypatch.setattr(tiny, "card", replace(tiny.card, prompts=("auto", "text")))
+    with pytest.raises(UserError, match="no place for the text prompt of liver"):
+        session.prompt([Prompt("liver", "text", text="liver")])
+
+
 def test_a_click_outside_the_volume_asks_for_nothing(tiny: Backbone) -> None:
     session = inference.open_tensor(tiny, volume(16, 16, 16), window=16)
     session.prompt([Prompt("liver", "point", ((-100.0, 0.0, 0.0),), (1,))])

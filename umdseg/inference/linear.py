@@ -107,15 +107,15 @@ def _margins(planes: Iterator[torch.Tensor], groups: Sequence[Sequence[int]]) ->
         for member in group:
             asked.setdefault(member, []).append(k)
     several = [k for k, group in enumerate(groups) if len(group) > 1]
-    own: list[torch.Tensor | None] = [None] * len(groups)
-    rest: list[torch.Tensor | None] = [None] * len(groups)
+    own: dict[int, torch.Tensor] = {}
+    rest: dict[int, torch.Tensor] = {}
     best = second = first = None
     for channel, plane in enumerate(planes):
         for k in asked.get(channel, ()):
-            own[k] = _highest(own[k], plane)
+            own[k] = _highest(own.get(k), plane)
         for k in several:
             if channel not in groups[k]:
-                rest[k] = _highest(rest[k], plane)
+                rest[k] = _highest(rest.get(k), plane)
         if best is None or second is None or first is None:
             best, second = plane.clone(), torch.full_like(plane, -torch.inf)
             first = torch.zeros(plane.shape, dtype=torch.int16)
@@ -130,7 +130,7 @@ def _margins(planes: Iterator[torch.Tensor], groups: Sequence[Sequence[int]]) ->
     for k, group in enumerate(groups):
         if len(group) == 1:
             rest[k] = torch.where(first == group[0], second, best)
-    return torch.stack([a - b for a, b in zip(own, rest, strict=True) if a is not None and b is not None])
+    return torch.stack([own[k] - rest[k] for k in range(len(groups))])
 
 
 def _highest(known: torch.Tensor | None, plane: torch.Tensor) -> torch.Tensor:

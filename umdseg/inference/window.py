@@ -12,6 +12,7 @@ from umdseg.backbones.asked import Asked
 from umdseg.backbones.base import BACKGROUND, Backbone, Features
 from umdseg.backbones.slabs import slabs
 from umdseg.data.geometry import Grid
+from umdseg.errors import UserError
 from umdseg.inference.classes import ClassScores
 from umdseg.inference.clicks import ClickWindows
 from umdseg.inference.precision import autocast
@@ -62,7 +63,19 @@ class WindowSession:
         self._placed: dict[Prompt, list[tuple[Grid, torch.Tensor]]] = {}
 
     def prompt(self, prompts: Sequence[Prompt]) -> None:
-        """Ask; a prompt replaces the earlier one of the same structure (points are given whole)."""
+        """Ask; a prompt replaces the earlier one of the same structure (points are given whole).
+
+        Raises:
+            UserError: a prompt that the model does not take; or free text, which has no place that a window
+                could lie around.
+        """
+        self._backbone.check_prompts(prompts)
+        for prompt in prompts:
+            if prompt.kind == "text":
+                raise UserError(
+                    f"windows have no place for the text prompt of {prompt.structure}",
+                    expected="auto, a click, a box or a contour; or a session of the model's own",
+                )
         self._asked.add(prompts)
 
     def undo(self) -> None:

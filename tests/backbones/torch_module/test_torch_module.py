@@ -160,6 +160,7 @@ def test_every_field_of_a_card_can_be_written(place: Path) -> None:
         "adapter_targets": "conv",
         "stem": "conv",
         "citation": "me",
+        "scratch": False,
     }
     assert set(card) >= {spec.name for spec in fields(Card)}
     found = read_card(write(place, card)).card
