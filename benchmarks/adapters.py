@@ -1,7 +1,7 @@
 """Memory and time of one training step of each adapter against full tuning, as ratios within one run.
 
-Full-size VISTA3D, one patch, class prompts. Each method runs in a process of its own, so that its peak memory is
-its own.
+Full-size VISTA3D, one patch, class prompts. Each method runs in a process of its own, so that its peak memory
+is its own.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ def main() -> None:
 
 `python benchmarks/run.py adapters`: training steps of full-size `vista3d` (random weights) on one patch of
 {EDGE}^3 voxels, {len(STRUCTURES)} class prompts, AdamW, {where}. Memory is the peak of the process
-(of the GPU where there is one), weights included; full tuning peaked at {full["gb"]:.1f} GB. Ratios of one run;
-above 1 means the adapter needs less.
+(of the GPU where there is one), weights included; full tuning peaked at {full["gb"]:.1f} GB. Ratios of one
+run; above 1 means the adapter needs less.
 """)
     print("\n".join(lines))
 

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from umdseg.data.hashes import file_hash
 from umdseg.data.phantom.labelmap import person, stem, tracer_of
 from umdseg.errors import UserError
+from umdseg.progress import track
 from umdseg.seeds import derive
 from umdseg.vocabulary import Modality
 
@@ -115,3 +117,17 @@ def render_subject(task: MapTask) -> None:
         # the image last: a scan counts as rendered when both files are there
         write_volume(label, paths[1])
         write_volume(image, paths[0])
+
+
+def refuse_same(maps: Sequence[Path], cache_dir: str | None) -> None:
+    """Refuse one map under two names: it could be trained on and tested.
+
+    Raises:
+        UserError: naming both.
+    """
+    seen: dict[str, Path] = {}
+    for path in track(maps, "read label maps", "map"):
+        other = seen.setdefault(file_hash(path, cache_dir), path)
+        if other != path:
+            what = f"label maps {other.name} and {path.name} are the same"
+            raise UserError(what, where=path, expected="every person's map once")

@@ -16,7 +16,7 @@ from typing import Any
 from umdseg.data.dataset import PairedDataset
 from umdseg.data.hashes import cache_root, file_hash
 from umdseg.data.options import DataOptions
-from umdseg.data.phantom.cohort import MapTask, deal_maps, render_subject
+from umdseg.data.phantom.cohort import MapTask, deal_maps, refuse_same, render_subject
 from umdseg.data.phantom.labelmap import find_maps, person, read_ids, stem, tracer_of
 from umdseg.data.sources.base import Listing, Source
 from umdseg.data.splits import deal
@@ -169,7 +169,7 @@ class PhantomSource(Source):
         folder = str(options.labels)
         structures = read_ids(folder, options.label_ids)
         maps = find_maps(folder)
-        _refuse_same(maps, options.cache_dir)
+        refuse_same(maps, options.cache_dir)
         counts = {"train": options.train, "val": options.val, "test": options.test}
         root = cache_root(options.cache_dir) / "phantom"
         tasks, subjects = [], []
@@ -250,16 +250,6 @@ def _scanner() -> Any:
     from umdseg.data.phantom.imaging import Scanner
 
     return Scanner()
-
-
-def _refuse_same(maps: Sequence[Path], cache_dir: str | None) -> None:
-    """One map under two names could be trained on and tested."""
-    seen: dict[str, Path] = {}
-    for path in track(maps, "read label maps", "map"):
-        other = seen.setdefault(file_hash(path, cache_dir), path)
-        if other != path:
-            what = f"label maps {other.name} and {path.name} are the same"
-            raise UserError(what, where=path, expected="every person's map once")
 
 
 def _scan(task: _Task) -> Scan:
