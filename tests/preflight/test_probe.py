@@ -18,7 +18,7 @@ from umdseg.data.geometry import Grid, Volume
 from umdseg.data.preprocess import Preprocessing, prepare_image
 from umdseg.inference.sampling import sample
 from umdseg.preflight import probe
-from umdseg.vocabulary import Prompt, PromptKind
+from umdseg.vocabulary import Origin, Prompt, PromptKind
 
 CUBE = probe.SPACING
 WINDOW = Intensity("window", -963.0, 1053.0)
@@ -102,11 +102,10 @@ class Memory(Backbone):
 class Boxed(Memory):
     """Takes boxes, which shared windows do not: its session sees the whole scan, turned as its card says."""
 
-    def session(self, volume: Volume, modality: str, *, overlap: float | None, precision: str) -> Any:
+    def session(self, volume: Volume, origin: Origin | str, *, overlap: float | None, precision: str) -> Any:
         card = self.card
-        prepared = prepare_image(
-            volume, modality, Preprocessing(card.spacing, card.intensity, None, (1, 1, 1), card.orientation)
-        )
+        numbers = Preprocessing(card.spacing, card.intensity, None, (1, 1, 1), card.orientation)
+        prepared = prepare_image(volume, str(Origin.of(origin).modality), numbers)
         return Whole(self, volume.grid, prepared.image, prepared.grid)
 
 

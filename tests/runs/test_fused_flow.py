@@ -30,7 +30,7 @@ def test_a_fusion_is_trained_scored_on_all_subsets_and_scored_again(
     small: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     wanted = [*small, "fusion=gated", "adapter.per=modality", "adapter.rank=2", "fit.steps=2"]
-    folder, err = _run("train", [*wanted, "fit.validate_every=1", "data.val_share=0.5"], capfd)
+    folder, err = _run("train", [*wanted, "fit.validate_every=2", "fit.validation_patches=1", "data.val_share=0.5"], capfd)
     assert "fusion=gated: ct and pet together, starting from ct" in err
     before, after = _rows(folder, "zero_shot"), _rows(folder, "adapted")
     structures = ("liver", "tumour")

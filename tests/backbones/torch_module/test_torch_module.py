@@ -161,6 +161,9 @@ def test_every_field_of_a_card_can_be_written(place: Path) -> None:
         "stem": "conv",
         "citation": "me",
         "scratch": False,
+        "head": "conv",
+        "prompt_parameters": "rows",
+        "slicewise": False,
     }
     assert set(card) >= {spec.name for spec in fields(Card)}
     found = read_card(write(place, card)).card
