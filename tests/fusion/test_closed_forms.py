@@ -33,13 +33,13 @@ def fused(options: EarlyOptions | LateOptions, modalities: list[str], base: str 
 def test_early_fusion_is_the_network_with_more_input_channels() -> None:
     model = fused(EarlyOptions(), ["ct", "pet", "mr"])
     added = model.parts.added  # type: ignore[attr-defined]
-    for module in added:
+    for module in added.values():
         torch.nn.init.normal_(module.weight, std=0.2)
     stem = model.inner.card.stem
     inner = model.inner.net.get_submodule(stem)
     # an independent inflated convolution: one kernel over all channels
     whole = torch.nn.Conv3d(3, inner.out_channels, inner.kernel_size, inner.stride, inner.padding, bias=False)
-    kernels = [inner.weight, added[1].weight, added[2].weight]
+    kernels = [inner.weight, added["pet"].weight, added["mr"].weight]
     whole.weight.copy_(torch.cat(kernels, dim=1))
     seen: list[torch.Tensor] = []
     inner.register_forward_hook(lambda module, inputs, output: seen.append(output))
@@ -53,7 +53,7 @@ def test_early_fusion_is_the_network_with_more_input_channels() -> None:
 def test_late_fusion_mixes_independent_answers() -> None:
     model = fused(LateOptions(), ["ct", "pet"], "vista3d_tiny")
     weights = model.parts["weights"]  # type: ignore[index]
-    weights.copy_(torch.tensor([[0.0, 0.0], [0.25, 0.75]]))
+    weights.copy_(torch.tensor([[0.25, 0.75]]))
     asked = [Prompt("liver"), Prompt("spleen")]
     values = image(2)
     ct, pet = (model.inner.decode(model.inner.encode(values[:, c : c + 1]), asked) for c in (0, 1))
@@ -65,7 +65,7 @@ def test_late_fusion_mixes_independent_answers() -> None:
 @torch.no_grad()
 def test_late_fusion_mixes_competing_classes_before_they_compete() -> None:
     model = fused(LateOptions(), ["ct", "pet"])
-    model.parts["weights"].copy_(torch.tensor([[0.0, 0.0], [0.25, 0.75]]))  # type: ignore[index]
+    model.parts["weights"].copy_(torch.tensor([[0.25, 0.75]]))  # type: ignore[index]
     values = image(2)
     ct, pet = (model.inner.dense(model.inner.encode(values[:, c : c + 1])) for c in (0, 1))
     share = torch.full((1, ct.shape[1], 1, 1, 1), 0.75)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +13,7 @@ import umdseg
 from umdseg.backbones.base import Backbone
 from umdseg.backbones.card import Card
 from umdseg.errors import UserError
-from umdseg.files import write_json
+from umdseg.files import atomic_folder, write_json
 
 FILE = "umdseg_adapter.json"
 
@@ -107,19 +104,9 @@ class AdapterCard:
 
     def write(self, folder: Path, weights: Callable[[Path], None]) -> None:
         """Write card and weights to a temporary sibling, then put it in place of `folder`."""
-        folder = Path(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            new = temporary / "new"
-            new.mkdir()
+        with atomic_folder(folder) as new:
             weights(new)
             write_json(new / FILE, asdict(self))
-            if folder.exists():
-                os.replace(folder, temporary / "old")
-            os.replace(new, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def preprocessing_of(card: Card) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from umdseg.backbones.base import Backbone
+from umdseg.errors import UserError
 
 
 @contextmanager
@@ -21,8 +22,14 @@ def merged(backbone: Backbone, route: str | None = None) -> Iterator[None]:
         route: whose adapter, where there are several.
 
     Raises:
-        UserError: the adapter cannot be folded, or there are several and `route` names none of them.
+        UserError: the adapter cannot be folded, there are several and `route` names none of them, or a fusion
+            hangs on the network.
     """
+    if getattr(backbone, "one_pass", False):
+        raise UserError(
+            f"fusion '{backbone.kind}' hangs on the network's own first convolution",
+            expected="the model as it is, or another fusion",
+        )
     net, adapter, digest = backbone.net, backbone.adapter, backbone.state_sha256
     if adapter is None:
         yield

@@ -8,6 +8,7 @@ from typing import Any, get_origin, get_type_hints
 
 from hydra.core.global_hydra import GlobalHydra
 
+from umdseg.adapters.matrix import applicable
 from umdseg.backbones.listing import takes
 from umdseg.config.build import UNKNOWN, build
 from umdseg.config.compose import composed, hydra_session, is_group, normalise, parse, search_problems
@@ -198,7 +199,25 @@ def _self_checks(settings: Settings, known: Sequence[Problem]) -> list[Problem]:
             path = str(error.where) if error.where else "configuration"
             if path not in {other.path for other in known}:
                 found.append(Problem(path, error.what, error.expected or "", error.nearest))
-    return found + _together(settings)
+    return found + _together(settings) + _fitting(settings)
+
+
+def _fitting(settings: Settings) -> list[Problem]:
+    """What a model's card says against adapter and fusion, where it is known before building."""
+    told = getattr(resolve("model", settings.model.name), "listing", None)
+    card = None if told is None else told().card
+    if card is None or settings.run.task == "evaluate":
+        return []
+    found = []
+    fusion, method = settings.fusion.name, settings.adapter.name
+    why = "" if fusion == "none" else resolve("fusion", fusion).unsuited(card)
+    if why:
+        found.append(Problem("fusion", f"'{fusion}' with model '{card.name}'", f"another: {why}"))
+    why = applicable(method, card, targets=getattr(settings.adapter, "targets", None))
+    if why:
+        given = f"'{method}' with model '{card.name}'"
+        found.append(Problem("adapter", given, f"another (umdseg list adapters --matrix): {why}"))
+    return found
 
 
 def _together(settings: Settings) -> list[Problem]:

@@ -222,3 +222,14 @@ def _fusing(flat: Mapping[str, Any]) -> Iterator[Problem]:
     if flat["fusion.name"] == "early" and flat.get("adapter.per"):
         expected = "null: early fusion sends all modalities through the network in one pass"
         yield Problem("adapter.per", repr(flat["adapter.per"]), expected)
+    elif flat.get("adapter.per") == "tracer":
+        yield Problem(
+            "adapter.per", "'tracer'", "modality or site: scans given together have several tracers"
+        )
+    reference = flat["data.reference"]
+    fused = [modality for modality, weight in weights.items() if weight > 0]
+    if reference != "card" and reference not in fused:
+        expected = f"{' or '.join(fused)}: the grid of a scan that is fused"
+        yield Problem("data.reference", f"'{reference}'", expected)
+    if not set(fused) & set(flat["data.modalities"]):
+        yield Problem("data.modalities", str(flat["data.modalities"]), f"some of {', '.join(fused)}")

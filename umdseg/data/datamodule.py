@@ -119,12 +119,14 @@ class PairedDataModule(LightningDataModule):
         ]
 
     def training_origins(self) -> list[Origin]:
-        """Where the labelled training scans come from, modality by modality.
+        """Where the training scans come from, modality by modality: labelled ones; given together, all.
 
         Raises:
             UserError: as `training_subjects`.
         """
         subjects = self.training_subjects()
+        if self.options.paired:
+            return [s.origin(m) for m in self.fused_modalities() for s in subjects if m in s.scans]
         return [s.origin(m) for m in MODALITIES for s in subjects if m in self.training_modalities(s)]
 
     def prepare_data(self) -> None:
@@ -212,9 +214,12 @@ class PairedDataModule(LightningDataModule):
         if not self._places:
             return []
         if self.options.paired:
-            still = replace(self.options, augment=False, patches_per_epoch=self._places)
-            drawn = (self.validation_subjects(), self._scans, still, self.window, self.structures, self.seed)
-            pairs = ValidationPairs(self.fused_modalities(), self.reference, *drawn)
+            still = replace(self.options, augment=False, patches_per_epoch=self._places, foreground=1.0)
+            fused = self.fused_modalities()
+            people = [s for s in self.validation_subjects() if set(fused) & set(s.scans)]
+            pairs = ValidationPairs(
+                fused, self.reference, people, self._scans, still, self.window, self.structures, self.seed
+            )
             gather = partial(collate_pairs, structures=self.structures)
             return DataLoader(pairs, batch_size=1, collate_fn=gather)
         patches = ValidationPatches(

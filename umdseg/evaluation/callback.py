@@ -111,13 +111,13 @@ class EvaluationCallback(Callback):
             rows = known[known["stage"] == "zero_shot"]
             self.tables["zero_shot"] = case_table(rows.assign(fold=self.fold, shots=self.shots))
         else:
-            with plain(self.backbone(pl_module)):
-                self._score(trainer, pl_module, "zero_shot")
+            with plain(self.backbone(pl_module)) as base:
+                self._score(trainer, base, "zero_shot")
         self._log(trainer, "zero_shot")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score the trained model while it is still on its device."""
-        self._score(trainer, pl_module, self.trained)
+        self._score(trainer, self.backbone(pl_module), self.trained)
         self._log(trainer, self.trained)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -130,10 +130,10 @@ class EvaluationCallback(Callback):
             return read_cases(self.reuse)
         return self.reuse() if self.reuse is not None else None
 
-    def _score(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
+    def _score(self, trainer: Trainer, backbone: Backbone, stage: Stage) -> None:
         rank, world = trainer.global_rank, trainer.world_size
         part = evaluate(
-            self.backbone(pl_module),
+            backbone,
             self.dataset,
             self.subjects[rank::world],
             options=self.options,

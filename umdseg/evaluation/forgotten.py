@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from umdseg.evaluation.bootstrap import mean_interval
 from umdseg.evaluation.cases import on_grid
+from umdseg.evaluation.inputs import as_single
 from umdseg.metrics.scores import LOWER_IS_BETTER, METRICS
 from umdseg.vocabulary import MODALITIES
 
@@ -29,7 +30,7 @@ def forgotten(cases: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> di
         "adapted", "n_subjects": 8, "n_structures": 5, "value": 0.01, "ci": [-0.01, 0.02]}, ...]}`; modalities
         without a score are left out.
     """
-    table = on_grid(cases)
+    table = as_single(on_grid(cases))
     ok = table[table["status"] == "ok"]
     entries: list[dict[str, Any]] = []
     for modality in MODALITIES:

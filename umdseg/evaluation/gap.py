@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from umdseg.errors import UserError
 from umdseg.evaluation.bootstrap import mean_interval, ratio_interval
 from umdseg.evaluation.cases import NO_LABEL, on_grid
+from umdseg.evaluation.inputs import as_single
 from umdseg.evaluation.options import BASELINES
 from umdseg.metrics.scores import LOWER_IS_BETTER, METRICS
-from umdseg.vocabulary import MODALITIES, STAGES
+from umdseg.vocabulary import STAGES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,7 +84,7 @@ def _answers(table: pd.DataFrame, n_resamples: int, seed: int) -> dict[str, list
 
 
 def _model_rows(cases: pd.DataFrame) -> pd.DataFrame:
-    table = cases[cases["modality"].isin(MODALITIES)]
+    table = as_single(cases)
     if "model" in table:
         table = table[~table["model"].isin(BASELINES)]
     for column in ("model", "adapter", "fusion"):

@@ -93,3 +93,17 @@ def parts_of(column: str) -> tuple[list[str], list[str]]:
     """The modalities a model takes, and those it was given."""
     takes, _, given = column.partition(_GIVEN)
     return takes.split(JOINT), (given or takes).split(JOINT)
+
+
+def as_single(cases: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one scan each, under the name of that scan.
+
+    A fused model that is given one scan only is compared with the base model on that scan: what it forgot,
+    what it won. Rows of several scans given together are left out.
+    """
+    alone = cases["modality"].isin(MODALITIES)
+    if "subset" in cases:
+        part = cases["subset"].isin(MODALITIES)
+        named = cases["modality"].where(alone, cases["subset"])
+        return cases.assign(modality=named.astype(cases["modality"].dtype))[alone | part]
+    return cases[alone]

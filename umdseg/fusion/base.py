@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from umdseg.backbones.base import Backbone, Features
+from umdseg.backbones.card import Card
 from umdseg.errors import UserError
 from umdseg.fusion.options import FusionOptions
 from umdseg.fusion.presence import leads
@@ -28,6 +29,9 @@ class Fused(Backbone):
     (nothing at first) takes its place.
 
     The plain backbone, its adapter, card and learned structures are those of `inner`.
+
+    Windows of training lie on the grid of the reference scan; of a model that takes scans at their own
+    spacing (card.spacing None) those of other leading scans have another voxel size than in inference.
 
     Args:
         inner: the backbone; an adapter may be injected before or after.
@@ -76,19 +80,21 @@ class Fused(Backbone):
         self.card = inner.card
         self.random_weights, self.weights_sha256 = inner.random_weights, inner.weights_sha256
         self.state_sha256 = inner.state_sha256
-        self._off = False
         self._origin: Origin | None = None
+
+    @classmethod
+    def unsuited(cls, card: Card) -> str:
+        """Why models with this card cannot be fused this way, "" where the card has nothing against it."""
+        return "it answers with finished masks" if card.output == "mask" else ""
 
     @classmethod
     def refusal(cls, inner: Backbone) -> str:
         """Why a backbone cannot be fused this way, "" where it can."""
-        if inner.card.output == "mask":
-            return "it answers with finished masks"
-        if getattr(inner, "takes", ()) or len(getattr(inner, "channels", ())) > 1:
+        if inner.takes:
             return "it takes several scans of one person already"
-        if isinstance(inner.net, nn.ModuleList):
+        if len(getattr(inner, "networks", ())) > 1:
             return "it is several networks"
-        return ""
+        return cls.unsuited(inner.card)
 
     @abstractmethod
     def fuse(
@@ -98,8 +104,13 @@ class Fused(Backbone):
 
     @property
     def takes(self) -> tuple[Modality, ...]:
-        """The modalities that are given together; empty while the fusion is switched off."""
-        return () if self._off else self.given
+        """The modalities that are given together."""
+        return self.given
+
+    @property
+    def training_window(self) -> tuple[int, int, int]:
+        """As the inner backbone's, which an adapter may have made larger."""
+        return self.inner.training_window
 
     @property
     def leading(self) -> Modality:
@@ -135,8 +146,6 @@ class Fused(Backbone):
             affine: (B, 4, 4), of all modalities.
             present: (B, len(given)) bool; None = all that is given.
         """
-        if self._off:
-            return self.inner.encode(image, affine)
         if image.shape[1] != len(self.given):
             raise UserError(
                 f"{image.shape[1]} channels for fusion '{self.kind}'",
@@ -201,21 +210,8 @@ class Fused(Backbone):
         return self.inner
 
     @contextmanager
-    def off(self) -> Iterator[None]:
-        """Inside the block this is the plain backbone, one scan at a time."""
-        before, self._off = self._off, True
-        try:
-            yield
-        finally:
-            self._off = before
-
-    @contextmanager
     def routed(self, origin: Origin | str | None) -> Iterator[None]:
-        """Inside the block adapters are those of the modality at work and of the origin's tracer and site."""
-        if self._off:
-            with self.inner.routed(origin):
-                yield
-            return
+        """Inside the block adapters are those of the modality at work and of the origin's site."""
         before, self._origin = self._origin, None if origin is None else Origin.of(origin)
         try:
             yield
@@ -225,9 +221,8 @@ class Fused(Backbone):
     @contextmanager
     def of_modality(self, modality: str) -> Iterator[None]:
         """Inside the block the inner backbone's adapter is the one for this modality."""
-        known = self._origin or Origin(modality)
-        # of scans given together the tracer is the PET's
-        origin = replace(known, modality=modality, tracer=known.tracer if modality == "pet" else "")
+        # one origin stands for several scans, whose tracers differ: adapters per tracer are refused
+        origin = replace(self._origin or Origin(modality), modality=modality, tracer="")
         with self.inner.routed(origin):
             yield
 
@@ -245,14 +240,17 @@ class Fused(Backbone):
                 found[column] = rows, self.inner.encode(image[rows, column : column + 1], own)
         return found
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As usual, but the network belongs to the inner backbone (modules would be registered here)."""
+        if name == "net":
+            self.inner.net = value
+        else:
+            super().__setattr__(name, value)
+
     @property
-    def net(self) -> nn.Module:
+    def net(self) -> nn.Module:  # type: ignore[override]
         """The inner backbone's network."""
         return self.inner.net
-
-    @net.setter
-    def net(self, net: nn.Module) -> None:
-        self.inner.net = net
 
     @property
     def adapter(self) -> Any:

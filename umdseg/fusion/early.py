@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from umdseg.backbones.base import Backbone, Features
+from umdseg.backbones.card import Card
 from umdseg.errors import UserError
 from umdseg.fusion.base import Fused
 from umdseg.fusion.options import FusionOptions
@@ -26,19 +27,20 @@ class EarlyOptions(FusionOptions):
 class Stem(nn.Module):
     """What the first convolution gains: one convolution per modality, and a value where one is missing.
 
-    out = W x_lead + sum over present m other than the reference and the lead of V_m x_m
+    out = W x_lead + sum over present m other than the lead of V_m x_m
           + sum over absent m of a_m, all V and a being 0 at first.
     This is the input inflation of I3D (Carreira & Zisserman, arXiv 1705.07750, section 2) with zeros for
     the added channels, so that the inflated network starts as the pretrained one.
 
     Args:
         base: the pretrained convolution W; it stays where it is.
-        count: modalities M.
+        modalities: all M of them.
+        reference: the modality that never comes in beside another one: where it is there it leads.
     """
 
-    def __init__(self, base: Any, count: int) -> None:
+    def __init__(self, base: Any, modalities: Sequence[str], reference: str) -> None:
         super().__init__()
-        kind = type(base)
+        self.modalities = tuple(modalities)
         arguments = {
             "kernel_size": base.kernel_size,
             "stride": base.stride,
@@ -47,11 +49,13 @@ class Stem(nn.Module):
             "padding_mode": base.padding_mode,
             "bias": False,
         }
-        added = [kind(1, base.out_channels, **arguments) for _ in range(count)]
-        for module in added:
-            nn.init.zeros_(module.weight)
-        self.added = nn.ModuleList(added)
-        self.absent = nn.Parameter(torch.zeros(count, base.out_channels))
+        self.added = nn.ModuleDict()
+        for modality in self.modalities:
+            if modality != reference:
+                own = nn.Conv3d(1, base.out_channels, **arguments)
+                nn.init.zeros_(own.weight)
+                self.added[modality] = own
+        self.absent = nn.Parameter(torch.zeros(len(self.modalities), base.out_channels))
 
     def forward(self, image: torch.Tensor, enters: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """What is added to the base's output.
@@ -66,10 +70,10 @@ class Stem(nn.Module):
         """
         missing = (~present).to(self.absent.dtype) @ self.absent
         total = missing.reshape(*missing.shape, 1, 1, 1)
-        for column, convolution in enumerate(self.added):
+        for column, modality in enumerate(self.modalities):
             rows = enters[:, column].nonzero()[:, 0]
             if len(rows):
-                own = convolution(image[rows, column : column + 1])
+                own = self.added[modality](image[rows, column : column + 1])
                 grown = total.to(own.dtype).expand(-1, -1, *own.shape[2:])
                 total = grown.index_add(0, rows, own)
         return total
@@ -90,26 +94,27 @@ class EarlyFusion(Fused):
         self, inner: Backbone, options: FusionOptions, modalities: Sequence[Modality], reference: str
     ) -> None:
         super().__init__(inner, options, modalities, reference)
-        base: Any = inner.net.get_submodule(inner.card.stem)
-        self.parts = Stem(base, len(self.modalities)).to(base.weight.device)
+        base: Any = stem_of(inner)
+        self.parts = Stem(base, self.modalities, self.modalities[self.order[0]]).to(base.weight.device)
         # what enters beside the leading modality while a window is encoded, seen by the hook
         self._beside: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         self._hook = base.register_forward_hook(self._add)
 
     @classmethod
-    def refusal(cls, inner: Backbone) -> str:
-        """Beside the general reasons: no single first convolution, or one that does not see the window."""
-        why = super().refusal(inner)
-        if why:
-            return why
-        if inner.card.slicewise:
+    def unsuited(cls, card: Card) -> str:
+        """Beside the general reasons: a first layer that sees pictures, or none that the card names."""
+        if card.slicewise:
             return "its first layer sees pictures of slices, not windows"
-        if not inner.card.stem:
-            return "its card names no single first convolution"
-        base: Any = dict(inner.net.named_modules()).get(inner.card.stem)
-        if not isinstance(base, nn.Conv3d) or base.in_channels != 1:
-            return f"its first layer '{inner.card.stem}' is no 3-D convolution of one channel"
-        return ""
+        return super().unsuited(card) or ("" if card.stem else "its card names no single first convolution")
+
+    @classmethod
+    def refusal(cls, inner: Backbone) -> str:
+        """Beside the card's reasons: a first layer of another kind."""
+        why = super().refusal(inner)
+        base = None if why else stem_of(inner)
+        if not why and (not isinstance(base, nn.Conv3d) or base.in_channels != 1):
+            why = f"its first layer '{inner.card.stem}' is no 3-D convolution of one channel"
+        return why
 
     def fuse(
         self, image: torch.Tensor, affine: torch.Tensor | None, present: torch.Tensor, lead: torch.Tensor
@@ -122,7 +127,7 @@ class EarlyFusion(Fused):
                 expected="null: one adapter for all, or fusion=gated or late",
             )
         columns = torch.arange(len(self.modalities), device=image.device)
-        enters = present & (columns != lead[:, None]) & (columns != self.order[0])
+        enters = present & (columns != lead[:, None])
         first = image[torch.arange(len(image), device=image.device), lead][:, None]
         self._beside.append((self.inner.stem_input(image), enters, present))
         try:
@@ -141,3 +146,15 @@ class EarlyFusion(Fused):
             return output
         more: torch.Tensor = self.parts(*self._beside[-1])
         return output + more.to(output.dtype)
+
+
+def stem_of(backbone: Backbone) -> nn.Module | None:
+    """The pretrained first convolution, inside whatever an adapter has put around it; None without one."""
+    try:
+        # peft's wrapper passes names through
+        module: Any = backbone.net.get_submodule(backbone.card.stem)
+    except AttributeError:
+        return None
+    inside = getattr(module, "get_base_layer", None)
+    base: nn.Module = module if inside is None else inside()
+    return base

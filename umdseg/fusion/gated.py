@@ -85,16 +85,12 @@ class GatedFusion(Fused):
         width = getattr(options, "width", None)
         channels = channels_of(inner)
         device = next(inner.net.parameters()).device
-        self.parts = nn.ModuleDict(
-            {
-                "gates": nn.ModuleList(
-                    nn.ModuleList(Gate(c, width) for c in channels) for _ in self.modalities
-                ),
-                "absent": nn.ParameterList(
-                    nn.Parameter(torch.zeros(len(self.modalities), c)) for c in channels
-                ),
-            }
-        ).to(device)
+        # the reference leads where it is there, so it never comes in beside another one
+        others = [self.modalities[i] for i in self.order[1:]]
+        gates: dict[str, nn.Module] = {m: nn.ModuleList(Gate(c, width) for c in channels) for m in others}
+        absent = [nn.Parameter(torch.zeros(len(self.modalities), c)) for c in channels]
+        parts = {"gates": nn.ModuleDict(gates), "absent": nn.ParameterList(absent)}
+        self.parts = nn.ModuleDict(parts).to(device)
 
     def fuse(
         self, image: torch.Tensor, affine: torch.Tensor | None, present: torch.Tensor, lead: torch.Tensor
@@ -121,7 +117,7 @@ class GatedFusion(Fused):
             if not bool(other.any()):
                 continue
             places = rows[other]
-            gate = self.parts["gates"][column][level]  # type: ignore[index]
+            gate = self.parts["gates"][self.modalities[column]][level]  # type: ignore[index]
             added = gate(own[places], features.maps[level][other])
             out = out.index_add(0, places, added.to(out.dtype))
         return out

@@ -75,7 +75,8 @@ class LateFusion(Fused):
         super().__init__(inner, options, modalities, reference)
         self.structures = tuple(structures)
         device = next(inner.net.parameters()).device
-        weights = torch.zeros(len(self.modalities), len(self.structures) + 1, device=device)
+        # of the others only: the reference leads where it is there
+        weights = torch.zeros(len(self.modalities) - 1, len(self.structures) + 1, device=device)
         self.parts = nn.ParameterDict({"weights": nn.Parameter(weights)})
 
     def fuse(
@@ -92,7 +93,7 @@ class LateFusion(Fused):
     @property
     def has_dense(self) -> bool:
         """Only where classes compete: their logits are mixed before they are compared."""
-        return (self._off and self.inner.has_dense) or self._competing()
+        return self._competing()
 
     def decode(self, features: Features, prompts: Sequence[Prompt]) -> torch.Tensor:
         """Logits (B, K, X, Y, Z), mixed."""
@@ -127,7 +128,7 @@ class LateFusion(Fused):
             other = features.lead[rows] != column
             if bool(other.any()):
                 places = rows[other]
-                share = weights[column].reshape(1, -1, 1, 1, 1).to(lead.dtype)
+                share = weights[self.order.index(column) - 1].reshape(1, -1, 1, 1, 1).to(lead.dtype)
                 out = out.index_add(0, places, share * (logits[other].to(lead.dtype) - lead[places]))
         return out
 
@@ -142,13 +143,13 @@ class LateFusion(Fused):
         return out
 
     def _weights(self, names: Sequence[str]) -> torch.Tensor:
-        """(M, K) of structures asked for."""
+        """(M - 1, K) of structures asked for, of the modalities after the reference, in order."""
         table: torch.Tensor = self.parts["weights"]  # type: ignore[index]
         known = {name: i for i, name in enumerate(self.structures)}
         return table[:, [known.get(name, len(known)) for name in names]]
 
     def _class_weights(self, classes: int) -> torch.Tensor:
-        """(M, D) of all classes, the background among those that share one weight."""
+        """(M - 1, D) of all classes, the background among those that share one weight."""
         by_index = {
             self.inner.index(name): name
             for name in self.structures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -88,7 +89,9 @@ def channels_of(backbone: Backbone) -> list[int]:
     training = backbone.training
     backbone.eval()
     try:
-        with torch.no_grad(), backbone.routed("ct"):
+        # maps are as wide with an adapter as without; without one nobody need say where a scan comes from
+        bare = nullcontext() if backbone.adapter is None else backbone.adapter.disable(backbone)
+        with torch.no_grad(), bare:
             features = backbone.encode(torch.zeros(1, 1, *edges, device=device))
     finally:
         backbone.train(training)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 from umdseg import registry
 from umdseg.backbones.base import Backbone
 from umdseg.errors import UserError
-from umdseg.files import write_json
+from umdseg.files import atomic_folder, write_json
 from umdseg.fusion.base import Fused
 from umdseg.vocabulary import Modality
 
@@ -83,18 +81,11 @@ def save_fusion(fused: Fused, folder: Path) -> FusionCard:
     """Write a fusion and its card into `folder`, whole or not at all."""
     from safetensors.torch import save_file
 
-    card, folder = FusionCard.of(fused), Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    card = FusionCard.of(fused)
+    with atomic_folder(folder) as new:
         state = {k: v.detach().cpu().contiguous() for k, v in fused.parts.state_dict().items()}
-        save_file(state, temporary / WEIGHTS, metadata={"format": "pt"})
-        write_json(temporary / FILE, asdict(card))
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        save_file(state, new / WEIGHTS, metadata={"format": "pt"})
+        write_json(new / FILE, asdict(card))
     return card
 
 

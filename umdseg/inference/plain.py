@@ -11,11 +11,8 @@ from umdseg.fusion.base import Fused
 
 
 @contextmanager
-def plain(backbone: Backbone) -> Iterator[None]:
-    """Inside the block the backbone is the base model exactly as before, without adapter and fusion."""
-    with disable(backbone):
-        if isinstance(backbone, Fused):
-            with backbone.off():
-                yield
-        else:
-            yield
+def plain(backbone: Backbone) -> Iterator[Backbone]:
+    """Inside the block: the base model exactly as before, without adapter and fusion."""
+    inner = backbone.inner if isinstance(backbone, Fused) else backbone
+    with disable(inner):
+        yield inner

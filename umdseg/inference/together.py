@@ -55,6 +55,8 @@ def open_together(
     if own is not None:
         session: VolumeSession = own(volumes, overlap=overlap, precision=precision)
         return session
+    if window is None and isinstance(backbone, Fused):
+        window = backbone.training_window
     edges = check_window(card, window)
     image, place = (_prepared if isinstance(backbone, Fused) else _scaled)(backbone, volumes, edges)
     return WindowSession(

@@ -52,7 +52,6 @@ def run_evaluate(settings: Settings) -> Path:
             stage = trained_stage(job.backbone, method)
         if fusion is not None:
             job = replace(job, backbone=load_fusion(fusion, job.backbone))
-            parameters = (parameters[0] + fused_parameters(job.backbone), parameters[1])
         if saved is None and fusion is None:
             cases = zero_shot(job)
         else:
@@ -124,10 +123,9 @@ def with_fusion(settings: Settings) -> Settings:
     path = settings.fusion.path
     if path is None and settings.adapter.path:
         run = Path(settings.adapter.path).expanduser()
-        held = run / "fusion" if (run / "fusion").is_dir() else run.parent / "fusion"
-        if held == run / "fusion" and held.is_dir():
-            path = str(held)
-        elif held.is_dir():
+        if (run / "fusion").is_dir():
+            path = str(run / "fusion")
+        elif (run.parent / "fusion").is_dir():
             say(f"scored without the fusion trained beside it; adapter.path={run.parent} scores both")
     if path is None:
         return settings
@@ -135,6 +133,11 @@ def with_fusion(settings: Settings) -> Settings:
     if not (folder / FILE).is_file() and (folder / "fusion" / FILE).is_file():
         folder = folder / "fusion"
     card = FusionCard.read(folder)
+    beside = folder.parent / "adapter"
+    if settings.adapter.path is None and beside.is_dir():
+        # trained together, they mean something only together
+        say(f"with the adapter trained beside it: {beside}")
+        settings = replace(settings, adapter=replace(settings.adapter, path=str(beside)))
     made: type[FusionOptions] = resolve("fusion", card.kind).Options
     options = made(**{"name": card.kind, "path": str(folder), **card.options})
     return replace(settings, fusion=options)

@@ -53,8 +53,8 @@ def _before(job: Job) -> pd.DataFrame:
     kept = _kept(job)
     if kept is not None and (kept / "cases.parquet").is_file():
         return read_cases(kept).assign(fold=job.settings.fold, shots=job.settings.data.shots)
-    with plain(job.backbone):
-        cases = scored(job, "zero_shot", "none", keep=False)
+    with plain(job.backbone) as base:
+        cases = scored(replace(job, backbone=base), "zero_shot", "none", keep=False)
     if kept is not None:
         write_cases(cases, kept)
     return cases

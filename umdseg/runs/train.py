@@ -48,12 +48,13 @@ def run_train(settings: Settings) -> Path:
         adapter, learned = _inject(job)
         trainable, total = adapter.parameters(job.backbone)
         routes = adapter.routes
-        job, trainable = _fuse(job, trainable)
-        if not trainable or not settings.fit.steps:
-            why = f"adapter={settings.adapter.name} trains nothing" if not trainable else "fit.steps=0"
+        job = _fuse(job)
+        nothing = not trainable + fused_parameters(job.backbone)
+        if nothing or not settings.fit.steps:
+            why = f"adapter={settings.adapter.name} trains nothing" if nothing else "fit.steps=0"
             say(f"{why}: zero-shot evaluation only")
-            adapters.unload(job.backbone)
             job = replace(job, backbone=job.backbone.release()) if isinstance(job.backbone, Fused) else job
+            adapters.unload(job.backbone)
             trainable, routes = 0, ()
             cases = zero_shot(job)
         else:
@@ -89,11 +90,11 @@ def _inject(job: Job) -> tuple[Adapter, list[str]]:
     return adapter, learned
 
 
-def _fuse(job: Job, trainable: int) -> tuple[Job, int]:
+def _fuse(job: Job) -> Job:
     """Wrap the adapted model in the fusion asked for; its values train, too."""
     options = job.settings.fusion
     if options.name == "none":
-        return job, trainable
+        return job
     data = training_data(job.settings, job.dataset, job.backbone, job.structures)
     reference = job.settings.data.reference
     fused = fusion.build(options, job.backbone, data.fused_modalities(), reference, job.structures)
@@ -101,7 +102,7 @@ def _fuse(job: Job, trainable: int) -> tuple[Job, int]:
     own = fused_parameters(fused)
     names, first = " and ".join(fused.modalities), fused.modalities[fused.order[0]]
     say(f"fusion={fused.kind}: {names} together, starting from {first}; {own:,} parameters of its own")
-    return replace(job, backbone=fused), trainable + own
+    return replace(job, backbone=fused)
 
 
 def _fit(job: Job, adapter: Adapter, parameters: tuple[int, int]) -> pd.DataFrame:

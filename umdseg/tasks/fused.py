@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
+
+import torch
 
 from umdseg.backbones.base import Backbone, Features
 from umdseg.data.paired import PairedBatch
 from umdseg.errors import UserError
 from umdseg.fusion.base import Fused
-from umdseg.fusion.presence import drop
+from umdseg.fusion.presence import drop, subsets
 from umdseg.seeds import generator
 from umdseg.vocabulary import Batch
 
@@ -53,3 +56,35 @@ def encoded(backbone: Backbone, batch: Batch) -> Features:
             expected="false, or a fusion (fusion=gated)",
         )
     return backbone.encode(batch.image, batch.affine, batch.present)
+
+
+def parts_of(batch: Batch, backbone: Backbone) -> list[Batch]:
+    """A validation batch as it is; of modalities given together, every subset that all its samples have."""
+    if batch.present is None or not isinstance(backbone, Fused):
+        return [batch]
+    found = []
+    for given in subsets(backbone.modalities):
+        mask = torch.tensor([m in given for m in backbone.modalities], device=batch.present.device)
+        if bool(batch.present[:, mask].all()):
+            named = ["+".join(given)] * len(batch.subject)
+            found.append(replace(batch, modality=named, present=mask.expand_as(batch.present)))
+    return found
+
+
+def groups(backbone: Backbone, lr: float, method: str) -> list[dict[str, Any]]:
+    """Parameter groups: what an adapter trains, and what a fusion does, which has a rate of its own.
+
+    Args:
+        backbone: the model.
+        lr: peak learning rate of the adapter; of everything, where there is none (method none).
+        method: registered name of the adapter.
+    """
+    own = list(backbone.parts.parameters()) if isinstance(backbone, Fused) else []
+    known = {id(p) for p in own}
+    adapted = [p for p in backbone.parameters() if p.requires_grad and id(p) not in known]
+    found: list[dict[str, Any]] = [{"params": adapted, "lr": lr}] if adapted else []
+    if isinstance(backbone, Fused):
+        rate = backbone.options.lr
+        rate = (lr if method == "none" else backbone.default_lr) if rate is None else rate
+        found.append({"params": own, "lr": rate})
+    return found

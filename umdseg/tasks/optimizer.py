@@ -11,15 +11,15 @@ import torch
 from umdseg.tasks.options import FitOptions
 
 
-def optimizer_of(trained: Sequence[torch.nn.Parameter], lr: float, options: FitOptions) -> dict[str, Any]:
+def optimizer_of(groups: Sequence[dict[str, Any]], lr: float, options: FitOptions) -> dict[str, Any]:
     """Optimizer and schedule, as Lightning takes them.
 
     Args:
-        trained: what is fitted.
+        groups: what is fitted, as PyTorch's parameter groups (`params`, and `lr` where it is another).
         lr: peak learning rate.
         options: steps, warm-up, weight decay.
     """
-    optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=options.weight_decay)
+    optimizer = torch.optim.AdamW(list(groups), lr=lr, weight_decay=options.weight_decay)
     warm = max(1, round(options.warmup * options.steps))
 
     def factor(step: int) -> float:

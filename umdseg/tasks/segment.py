@@ -20,7 +20,7 @@ from umdseg.fusion.base import Fused
 from umdseg.seeds import generator
 from umdseg.tasks.asking import Asked, Asking, Kind
 from umdseg.tasks.competing import competing_logits
-from umdseg.tasks.fused import encoded, together
+from umdseg.tasks.fused import encoded, groups, parts_of, together
 from umdseg.tasks.optimizer import optimizer_of
 from umdseg.tasks.options import FitOptions
 from umdseg.tasks.part import Part
@@ -65,6 +65,7 @@ class SegmentTask(LightningModule):
         self.backbone, self.options, self.structures, self.seed = backbone, options, tuple(structures), seed
         self.targets = tuple(targets)
         method = adapter.method if adapter else "none"
+        self.method = method
         self.lr = (adapter or Adapter).default_lr if options.lr is None else options.lr
         # plain Python only: checkpoints with objects in their hparams cannot be loaded again
         self.save_hyperparameters(
@@ -91,9 +92,9 @@ class SegmentTask(LightningModule):
         """Collect the overlaps of validation patches, asked by class where the model answers so."""
         # the same prompts every time, and in every process
         rng = generator(self.seed, "validation prompts", index)
-        batch = together(batch)
         kind: Kind = next(k for k in ("auto", "point", "box") if k in self.backbone.card.prompts)
-        for part in self._parts(batch, rng, kind, limited=False):
+        seen = parts_of(together(batch), self.backbone)
+        for part in (part for some in seen for part in self._parts(some, rng, kind, limited=False)):
             found = part.logits > 0
             if kind == "auto":
                 # a voxel is its best structure's, as in whole scans
@@ -251,7 +252,7 @@ class SegmentTask(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW on what requires gradients; linear warm-up, then cosine decay to zero."""
-        return optimizer_of([p for p in self.parameters() if p.requires_grad], self.lr, self.options)
+        return optimizer_of(groups(self.backbone, self.lr, self.method), self.lr, self.options)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the trained tensors only: an adapter's checkpoint is megabytes, not the whole base."""
