@@ -99,11 +99,13 @@ def as_single(cases: pd.DataFrame) -> pd.DataFrame:
     """The rows of one scan each, under the name of that scan.
 
     A fused model that is given one scan only is compared with the base model on that scan: what it forgot,
-    what it won. Rows of several scans given together are left out.
+    what it won. Where a stage has rows of a model of one scan, those count. Rows of several scans given
+    together are left out.
     """
     alone = cases["modality"].isin(MODALITIES)
     if "subset" in cases:
-        part = cases["subset"].isin(MODALITIES)
+        stages = cases["stage"] if "stage" in cases else cases["subset"].map(lambda _: "")
+        part = cases["subset"].isin(MODALITIES) & ~alone.groupby(stages).transform("any")
         named = cases["modality"].where(alone, cases["subset"])
         return cases.assign(modality=named.astype(cases["modality"].dtype))[alone | part]
     return cases[alone]
