@@ -20,6 +20,11 @@ import pytest
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole runs first: files go to workers one by one, and a long one at the end leaves the others idle."""
+    items.sort(key=lambda item: "/tests/runs/" not in item.path.as_posix())
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _session(tmp_path_factory):
     if "PYTEST_XDIST_WORKER" in os.environ:
