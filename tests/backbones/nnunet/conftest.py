@@ -48,16 +48,27 @@ class Maker:
         self.plans, self.dataset = plans, dataset
 
     def __call__(
-        self, root, *, folds=(0,), edit=None, labels=None, channels=None, trainer=None, seed=0, **more
+        self,
+        root,
+        *,
+        kind="3d_fullres",
+        folds=(0,),
+        edit=None,
+        labels=None,
+        channels=None,
+        trainer=None,
+        seed=0,
+        **more,
     ):
-        """Write `root/trainer__plans__3d_fullres`; `edit(plans, configuration)` changes the plans first."""
+        """Write `root/trainer__plans__kind`; `edit(plans, configuration)` changes the plans first."""
         from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+        from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
         plans, dataset = copy.deepcopy(self.plans), copy.deepcopy(self.dataset)
         dataset.update(more)
         if labels:
             dataset["labels"] = labels
-        configuration = plans["configurations"]["3d_fullres"]
+        configuration = plans["configurations"][kind]
         if channels:
             dataset["channel_names"] = dict(enumerate(channels))
             facts = plans["foreground_intensity_properties_per_channel"]["0"]
@@ -68,7 +79,7 @@ class Maker:
             configuration["use_mask_for_norm"] = [False] * len(channels)
         if edit:
             edit(plans, configuration)
-        folder = Path(root) / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+        folder = Path(root) / f"nnUNetTrainer__nnUNetPlans__{kind}"
         folder.mkdir(parents=True)
         (folder / "plans.json").write_text(json.dumps(plans))
         (folder / "dataset.json").write_text(json.dumps(dataset))
@@ -77,7 +88,7 @@ class Maker:
             with contextlib.redirect_stdout(io.StringIO()):
                 made = (trainer or nnUNetTrainer)(
                     {**copy.deepcopy(plans), "continue_training": False},
-                    "3d_fullres",
+                    kind,
                     fold,
                     dataset,
                     device=torch.device("cpu"),
@@ -85,7 +96,7 @@ class Maker:
                 made.network = made.build_network_architecture(
                     made.plans_manager,
                     made.configuration_manager,
-                    len(dataset["channel_names"]),
+                    determine_num_input_channels(made.plans_manager, made.configuration_manager, dataset),
                     made.label_manager.num_segmentation_heads,
                     made.enable_deep_supervision,
                 )
@@ -154,11 +165,17 @@ def _plan(root, dataset):
     (root / "preprocessed" / DATASET / "dataset_fingerprint.json").write_text(json.dumps(fingerprint))
     plans = ExperimentPlanner(1).plan_experiment()
     plans = json.loads(json.dumps(plans, default=lambda value: value.tolist()))
-    configuration = plans["configurations"]["3d_fullres"]
     # small windows and few filters: the same classes, quick
-    configuration["patch_size"] = [16, 16, 16]
-    arch = configuration["architecture"]["arch_kwargs"]
-    arch.update(n_stages=3, features_per_stage=[4, 8, 8], kernel_sizes=[[3, 3, 3]] * 3)
-    arch.update(strides=[[1, 1, 1], [2, 2, 2], [2, 2, 2]], n_conv_per_stage=[2, 2, 2])
-    arch.update(n_conv_per_stage_decoder=[2, 2])
+    for kind, axes in (("3d_fullres", 3), ("2d", 2)):
+        configuration = plans["configurations"][kind]
+        configuration["patch_size"] = [16] * axes
+        arch = configuration["architecture"]["arch_kwargs"]
+        arch.update(n_stages=3, features_per_stage=[4, 8, 8], kernel_sizes=[[3] * axes] * 3)
+        arch.update(strides=[[1] * axes, [2] * axes, [2] * axes], n_conv_per_stage=[2, 2, 2])
+        arch.update(n_conv_per_stage_decoder=[2, 2])
+    # as the planner does where whole scans do not fit into a window
+    lowres = {"inherits_from": "3d_fullres", "spacing": [5.0, 3.1, 3.3], "next_stage": "3d_cascade_fullres"}
+    plans["configurations"]["3d_lowres"] = lowres
+    cascade = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
+    plans["configurations"]["3d_cascade_fullres"] = cascade
     return plans

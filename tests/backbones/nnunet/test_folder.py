@@ -90,7 +90,6 @@ def test_channels_tell_the_modality(folder, tmp_path, channel, modality):
 @pytest.mark.parametrize(
     ("name", "changes", "words"),
     [
-        ("nnUNetTrainer__nnUNetPlans__2d", {}, "slices"),
         ("nnUNetTrainer__nnUNetPlans__3d_half", {}, "no configuration '3d_half'"),
         ("anything", {}, "does not tell the configuration"),
         (

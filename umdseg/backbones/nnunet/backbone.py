@@ -13,6 +13,7 @@ from umdseg.backbones.card import Card
 from umdseg.backbones.nnunet.cards import scheme_of, schemes
 from umdseg.backbones.nnunet.part import Part
 from umdseg.backbones.nnunet.session import NnunetSession
+from umdseg.backbones.nnunet.window import decode_window, encode_window
 from umdseg.data.geometry import Volume, resample
 from umdseg.data.scaling import scale_intensity
 from umdseg.errors import UserError
@@ -26,7 +27,8 @@ class Nnunet(Backbone):
     """Networks trained by nnU-Net v2.
 
     Windows (training, adapters) go through `encode` and `decode` in the network's own axes: the card's
-    orientation is that of the plans. Whole scans go through a session of their own, as `nnUNetPredictor`.
+    orientation is that of the plans; 2-D networks see the slices along its first axis one by one. Whole scans
+    go through a session of their own, as `nnUNetPredictor`; cascades take whole scans only.
 
     Attributes:
         parts: what is known of each network.
@@ -77,8 +79,22 @@ class Nnunet(Backbone):
             )
         return told if len(channels) > 1 else ()
 
+    @property
+    def training_window(self) -> tuple[int, int, int]:
+        """(X, Y, Z) voxels of a training patch: the card's window.
+
+        Raises:
+            UserError: a cascade, which needs the result of the stage before on the whole scan.
+        """
+        self._check_stages()
+        return self.card.window
+
     def encode(self, image: torch.Tensor, affine: torch.Tensor | None = None) -> Features:
-        """Encode windows (B, channels, X, Y, Z); maps are the skip connections of each part in turn."""
+        """Encode windows (B, channels, X, Y, Z); maps are the skip connections of each part in turn.
+
+        Raises:
+            UserError: a window that does not fit; a cascade.
+        """
         self._check_window(image)
         if affine is None:
             affine = torch.diag(torch.tensor([*(self.card.spacing or (1.0,) * 3), 1.0], dtype=torch.float64))
@@ -86,7 +102,7 @@ class Nnunet(Backbone):
         maps: list[torch.Tensor] = []
         counts = []
         for part, net in zip(self.parts, self.networks, strict=True):
-            skips = _encode(net, self._scaled(image, part))
+            skips = encode_window(net, self._scaled(image, part), part)
             maps += skips
             counts.append(len(skips))
         shape = (int(image.shape[2]), int(image.shape[3]), int(image.shape[4]))
@@ -110,8 +126,7 @@ class Nnunet(Backbone):
             counts = features.state["counts"]
             first = sum(counts[:number])
             maps = features.maps[first : first + counts[number]]
-            net: Any = self.networks[number]
-            features.state[key] = net.decoder(maps) if _split(net) else net(maps[0])
+            features.state[key] = decode_window(self.networks[number], maps, self.parts[number])
         return cast(torch.Tensor, features.state[key])
 
     def session(self, volume: Volume, origin: Origin | str, *, overlap: float | None, precision: str) -> Any:
@@ -200,7 +215,16 @@ class Nnunet(Backbone):
             )
         return {name: self.index(name) for name in structures if name not in self.card.groups}
 
+    def _check_stages(self) -> None:
+        if any(part.previous for part in self.parts):
+            raise UserError(
+                f"model {self.card.name} is a cascade: on windows it lacks the result of the stage before",
+                where=self.parts[0].folder,
+                expected="whole scans (umdseg evaluate); to train, the folder of a network of one stage",
+            )
+
     def _check_window(self, image: torch.Tensor) -> None:
+        self._check_stages()
         edges, first = image.shape[2:], self.parts[0]
         steps = tuple(max(part.steps[axis] for part in self.parts) for axis in range(3))
         if image.shape[1] != len(first.channels) or any(e % s for e, s in zip(edges, steps, strict=True)):
@@ -209,7 +233,7 @@ class Nnunet(Backbone):
                 f"model {self.card.name}",
                 expected=f"{len(first.channels)} channels, edges that are multiples of {steps}",
             )
-        grids = {(*part.configuration.spacing, *part.plans.transpose_forward) for part in self.parts}
+        grids = {(*part.spacing, *part.plans.transpose_forward, part.flat) for part in self.parts}
         if len(grids) > 1:
             raise UserError(
                 f"the {len(self.parts)} networks of model {self.card.name} work at different spacings",
@@ -242,15 +266,6 @@ class SingleNnunet(Nnunet):
         for row, name in zip(rows, structures, strict=True):
             row[self.index(name)] = 1
         return rows.to(next(self.net.parameters()).device)
-
-
-def _split(net: nn.Module) -> bool:
-    return hasattr(net, "encoder") and hasattr(net, "decoder")
-
-
-def _encode(net: Any, image: torch.Tensor) -> list[torch.Tensor]:
-    # architectures that are not U-Nets keep the window itself; they run when decoded
-    return list(net.encoder(image)) if _split(net) else [image]
 
 
 def _log_odds(heads: torch.Tensor, channels: Sequence[int], part: Part) -> torch.Tensor:

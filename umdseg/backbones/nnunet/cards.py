@@ -49,8 +49,7 @@ def make_card(
         UserError: an unknown normalisation.
     """
     first = parts[0]
-    spacing = [float(edge) for edge in first.configuration.spacing]
-    window = [int(edge) for edge in first.configuration.patch_size]
+    window = first.window
     steps = [max(part.steps[axis] for part in parts) for axis in range(3)]
     whole = math.lcm(*steps)
     # of one network, the index is the channel of its logits
@@ -58,15 +57,15 @@ def make_card(
     return Card(
         name=name,
         weights=weights,
-        spacing=(spacing[0], spacing[1], spacing[2]),
-        window=(window[0], window[1], window[2]),
+        spacing=first.spacing,
+        window=window,
         divisor=whole if all(edge % whole == 0 for edge in window) else math.gcd(*window),
         intensity=dict.fromkeys(MODALITIES, _card_scheme(parts)),
         structures=structures,
         groups=anatomy.wholes(structures),
         adapter_targets=BLOCK_CONVOLUTIONS,
         head=_head(nets),
-        stem=_stem(nets, len(first.channels)),
+        stem=_stem(nets, first.inputs),
         citation=f"{citation}; {CITATION}" if citation else CITATION,
         orientation=network_axes(first, base),
         trained_on=_modalities(parts),
@@ -130,9 +129,9 @@ def _numbered(parts: Sequence[Part], numbering: Mapping[str, int] | None) -> dic
 def _stem(nets: Sequence[nn.Module], channels: int) -> str:
     prefix = "0." if len(nets) > 1 else ""
     for name, module in nets[0].named_modules():
-        if isinstance(module, nn.Conv3d) and module.in_channels == channels:
+        if isinstance(module, nn.Conv2d | nn.Conv3d) and module.in_channels == channels:
             return f"{prefix}{name}"
-    raise UserError("the network has no 3-D convolution that takes the image")
+    raise UserError("the network has no convolution that takes the image")
 
 
 def _modalities(parts: Sequence[Part]) -> tuple[Modality, ...]:
@@ -159,6 +158,12 @@ def describe(parts: Sequence[Part], checked: bool) -> str:
         if part.unknown:
             near = [f"{label} (near {hit})" if hit else label for label, hit in part.unknown.items()]
             notes.append(f"{tag}labels without a structure of that name: {', '.join(near)}")
+        if part.flat:
+            notes.append(f"{tag}2-D: sees slices along the first axis one by one; windows are one slice")
+        if part.previous:
+            notes.append(
+                f"{tag}a cascade after {part.previous[0].folder.name}: whole scans only, no training"
+            )
         if not part.trainer_found:
             notes.append(f"{tag}the trainer is not installed: network built from the plans")
     return "; ".join(notes)

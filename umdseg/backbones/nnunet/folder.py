@@ -66,6 +66,30 @@ class ResultFolder:
             )
         return parts[0], parts[2]
 
+    def before(self, configuration: str, given: str | None) -> ResultFolder:
+        """The result folder of a cascade's stage before.
+
+        Args:
+            configuration: its name in the plans, such as 3d_lowres.
+            given: the folder, or one above it; None = the one beside this one.
+
+        Raises:
+            UserError: it is not there.
+        """
+        if given is not None:
+            return open_folder(given)
+        own = self.path.absolute()
+        trainer_and_plans = own.name.split("__")[:-1]
+        beside = own.with_name("__".join([*trainer_and_plans, configuration]))
+        if beside == own or not _is_result(beside):
+            raise UserError(
+                f"this cascade goes on from an earlier network's result ({configuration}), "
+                "and that network's folder is not there",
+                where=self.path,
+                expected=f"{beside} with plans.json, dataset.json and fold_0/, or model.previous=FOLDER",
+            )
+        return open_folder(beside)
+
     def checkpoints(self, folds: Sequence[int | str] | None, name: str) -> list[Path]:
         """The checkpoint files of the chosen folds, None = every numbered fold (as nnU-Net does).
 

@@ -42,10 +42,12 @@ def inside(part: Part, found: Predicted, native: Grid, channel: int) -> NDArray[
 def _resampled(part: Part, found: Predicted, channel: int) -> NDArray[Any]:
     """One class's logits on the crop of the scan, in the network's axes."""
     spacing = [found.properties["spacing"][axis] for axis in part.plans.transpose_forward]
+    # slices that a 2-D network sees keep their distance
+    own = [*spacing[:1], *part.configuration.spacing][-3:]
     out: Any = part.configuration.resampling_fn_probabilities(
         found.logits[channel : channel + 1],
         found.properties["shape_after_cropping_and_before_resampling"],
-        part.configuration.spacing,
+        own,
         spacing,
     )
     plane: NDArray[Any] = np.asarray(out)[0]

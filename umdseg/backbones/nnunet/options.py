@@ -25,6 +25,8 @@ class NnunetOptions(ModelOptions):
             says; for a folder of one's own, the image's own axes, as nnU-Net itself does.
         channels: modality of each input channel, where dataset.json does not tell.
         names: label in dataset.json -> structure, where they differ.
+        previous: of a cascade, the result folder of the stage before, or one above it. None: the folder
+            beside `folder` with its trainer and plans, such as nnUNetTrainer__nnUNetPlans__3d_lowres.
     """
 
     folder: str | None = None
@@ -34,6 +36,7 @@ class NnunetOptions(ModelOptions):
     orientation: str | None = None
     channels: list[str] | None = None
     names: dict[str, str] = field(default_factory=dict)
+    previous: str | None = None
 
     def validate(self) -> None:
         """Check what can be checked without the folder.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Part:
         unknown: label -> nearest structure, for labels that are in no table.
         channels: modality of each input channel, None where nothing tells.
         trainer_found: False where the network was built from the plans alone.
+        previous: of a cascade, the stage before and its network, which no adapter touches.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class Part:
     unknown: dict[str, str | None] = field(default_factory=dict)
     channels: tuple[Modality | None, ...] = (None,)
     trainer_found: bool = True
+    previous: tuple[Part, nn.Module] | None = None
 
     @property
     def heads(self) -> int:
@@ -65,11 +67,39 @@ class Part:
         return bool(self.labels.has_regions)
 
     @property
+    def flat(self) -> bool:
+        """Whether the network is 2-D: it sees the slices along the first network axis one by one."""
+        return len(self.configuration.patch_size) == 2
+
+    @property
+    def inputs(self) -> int:
+        """Input channels: the image's, and of a cascade one per label of the stage before."""
+        return _inputs(self.plans, self.configuration, self.dataset)
+
+    @property
+    def window(self) -> tuple[int, int, int]:
+        """Voxels of one pass along the network axes; of a 2-D network, one slice."""
+        edges = [1] * self.flat + [int(edge) for edge in self.configuration.patch_size]
+        return edges[0], edges[1], edges[2]
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Millimetres along the network axes; across the slices of a 2-D network, the training scans' median.
+
+        Whole scans keep their own slice distance there, as nnU-Net does.
+        """
+        across = [self.plans.original_median_spacing_after_transp[0]] if self.flat else []
+        edges = [float(edge) for edge in (*across, *self.configuration.spacing)]
+        return edges[0], edges[1], edges[2]
+
+    @property
     def steps(self) -> tuple[int, int, int]:
         """Along each network axis, what a window's edge must be a multiple of."""
         total = [1, 1, 1]
         for stride in self.configuration.pool_op_kernel_sizes:
-            edges = [stride] * 3 if isinstance(stride, int) else stride
+            edges = [stride] * (3 - self.flat) if isinstance(stride, int) else stride
+            # slices are not pooled across
+            edges = [1] * self.flat + list(edges)
             total = [whole * int(edge) for whole, edge in zip(total, edges, strict=True)]
         return total[0], total[1], total[2]
 
@@ -77,7 +107,7 @@ class Part:
 def open_part(
     source: ResultFolder, options: NnunetOptions, names: Mapping[str, str], drop: str
 ) -> tuple[Part, nn.Module]:
-    """Read a result folder and build its network, with the first fold's weights.
+    """Read a result folder and build its network, with the first fold's weights; of a cascade, both stages.
 
     Args:
         source: the folder.
@@ -86,17 +116,45 @@ def open_part(
         drop: prefix of checkpoint names that inference does not use.
 
     Raises:
-        UserError: no usable checkpoint or label, a 2-D or cascaded configuration.
+        UserError: no usable checkpoint or label; the stage before is not there, is of another kind, or is
+            given for a network that has none.
     """
+    part, net = _open(source, options, names, drop)
+    before = part.configuration.previous_stage_name
+    if before is not None:
+        own = source.before(before, options.previous)
+        # a checkpoint given by itself is the later stage's
+        asked = replace(options, weights="random" if options.weights == "random" else None)
+        first, earlier = _open(own, asked, names, drop, wanted=before)
+        _check_stages(part, first)
+        part.previous = first, earlier.eval().requires_grad_(False)
+    elif options.previous is not None:
+        raise UserError(
+            "the network takes no result of an earlier one",
+            where=source.path,
+            expected="model.previous=null, or the folder of a cascade such as 3d_cascade_fullres",
+        )
+    return part, net
+
+
+def _open(
+    source: ResultFolder, options: NnunetOptions, names: Mapping[str, str], drop: str, wanted: str = ""
+) -> tuple[Part, nn.Module]:
+    """One stage; `wanted` is the configuration it must have."""
     folds = _folds(source, options)
     trainer, chosen = (folds[0].trainer, folds[0].configuration) if folds else source.named
+    if wanted and chosen != wanted:
+        raise UserError(
+            f"the stage before the cascade is {chosen}, not {wanted}",
+            where=source.path,
+            expected=f"the result folder of {wanted}",
+        )
     with quiet():
         plans, configuration, labels = _managers(source, chosen)
     channels = channels_of(source, options.channels)
     structures, unknown = name_labels(labels, {**names, **options.names}, source.path)
-    net, trainer_found = build_network(
-        plans, configuration, len(channels), labels.num_segmentation_heads, trainer
-    )
+    inputs = _inputs(plans, configuration, source.dataset)
+    net, trainer_found = build_network(plans, configuration, inputs, labels.num_segmentation_heads, trainer)
     former = one_name_each(net)
     states = [fit_state(net, former, fold.state, fold.path, drop) for fold in folds]
     if states:
@@ -172,14 +230,27 @@ def _managers(source: ResultFolder, chosen: str) -> tuple[Any, Any, Any]:
         raise UserError(
             f"plans.json has no configuration '{chosen}'", where=source.path, expected=f"one of {names}"
         )
-    configuration = plans.get_configuration(chosen)
-    if configuration.previous_stage_name is not None or len(configuration.patch_size) != 3:
+    return plans, plans.get_configuration(chosen), plans.get_label_manager(source.dataset)
+
+
+def _inputs(plans: Any, configuration: Any, dataset: Mapping[str, Any]) -> int:
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+
+    return int(determine_num_input_channels(plans, configuration, dataset))
+
+
+def _check_stages(part: Part, first: Part) -> None:
+    if first.configuration.previous_stage_name is not None:
         raise UserError(
-            f"the configuration {chosen} works on slices or on an earlier network's result",
-            where=source.path,
-            expected="a 3-D configuration of one stage, such as 3d_fullres",
+            "a cascade of more than two stages", where=part.folder, expected="two, as nnU-Net plans them"
         )
-    return plans, configuration, plans.get_label_manager(source.dataset)
+    facts = [(one.labels.label_dict, len(one.channels)) for one in (part, first)]
+    if facts[0] != facts[1]:
+        raise UserError(
+            "the two stages of this cascade have other labels or input channels",
+            where=first.folder,
+            expected=f"those of {part.folder}",
+        )
 
 
 def channels_of(source: ResultFolder, given: Sequence[str] | None) -> tuple[Modality | None, ...]:

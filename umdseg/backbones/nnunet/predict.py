@@ -72,6 +72,7 @@ def predict(
     step: float,
     mirroring: bool,
     precision: str,
+    previous: NDArray[np.integer[Any]] | None = None,
 ) -> Predicted:
     """Average logits of all folds for one volume.
 
@@ -84,16 +85,21 @@ def predict(
         step: windows are this share of their edge apart.
         mirroring: average over mirrored inputs where the training allows it.
         precision: `auto` is nnU-Net's own (float16 on CUDA, else float32), fp32, bf16.
+        previous: (X, Y, Z) labels that the stage before found, on the volumes' grid; of a cascade only.
     """
     native = channels[0].grid
     reading = base[::-1]
     data = np.stack([turned(np.asarray(v.array), axes_of(native), reading) for v in channels])
+    # float32 as nnU-Net's readers give labels: its cropping writes -1 into them
+    labels = None if previous is None else turned(previous, axes_of(native), reading)[None].astype(np.float32)
     properties: dict[str, Any] = {"spacing": list(reoriented(native, reading).spacing)}
     with quiet():
         preprocessor = part.configuration.preprocessor_class(verbose=False)
-        ready, _, properties = preprocessor.run_case_npy(
-            data, None, properties, part.plans, part.configuration, part.dataset
+        ready, labels, properties = preprocessor.run_case_npy(
+            data, labels, properties, part.plans, part.configuration, part.dataset
         )
+        if previous is not None:
+            ready = np.vstack((ready, _one_hot(part, labels[0], ready.dtype)))
         predictor = _predictor(next(net.parameters()).device, step)
     predictor.manual_initialization(
         None,
@@ -118,6 +124,14 @@ def predict(
             logits /= len(states)
     codes = network_axes(part, base)
     return Predicted(logits, _place(reoriented(native, codes), properties, logits), codes, properties)
+
+
+def _one_hot(part: Part, labels: NDArray[Any], kind: Any) -> NDArray[Any]:
+    """(labels, X, Y, Z)."""
+    from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
+
+    out: NDArray[Any] = convert_labelmap_to_one_hot(labels, part.labels.foreground_labels, kind)
+    return out
 
 
 def _place(whole: Grid, properties: Mapping[str, Any], logits: torch.Tensor) -> Grid:

@@ -233,17 +233,22 @@ def _reader_orientation(part: Part) -> str | None:
 
 def _sign(backbone: Nnunet, verified: bool) -> Nnunet:
     """Note which weights these are; `verified`: they come from an archive of the published hash."""
-    files = [path for part in backbone.parts for path in part.files]
+    first = [part.previous[0] for part in backbone.parts if part.previous]
+    files = [path for part in (*backbone.parts, *first) for path in part.files]
     backbone.random_weights = not files
     if files:
         hashes = [file_hash(path) for path in files]
         backbone.weights_sha256 = hashes[0] if len(hashes) == 1 else sha256_value(hashes)
-        total = sum(len(state) for part in backbone.parts for state in part.states)
+        total = sum(len(state) for part in (*backbone.parts, *first) for state in part.states)
         backbone.loaded = Loaded(named([path.name for path in files]), total, verified=verified)
     tensors: dict[str, torch.Tensor] = {}
     for number, (part, net) in enumerate(zip(backbone.parts, backbone.networks, strict=True)):
         for fold, state in enumerate(part.states or [net.state_dict()]):
             tensors |= {f"{number}.{fold}.{key}": value for key, value in state.items()}
+        if part.previous:
+            before, earlier = part.previous
+            for fold, state in enumerate(before.states or [earlier.state_dict()]):
+                tensors |= {f"{number}.previous.{fold}.{key}": value for key, value in state.items()}
     backbone.state_sha256 = state_hash(tensors)
     return backbone
 

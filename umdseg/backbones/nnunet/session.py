@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from umdseg.backbones.base import BACKGROUND
 from umdseg.backbones.nnunet import native
+from umdseg.backbones.nnunet.cascade import earlier
 from umdseg.backbones.nnunet.part import Part
 from umdseg.backbones.nnunet.predict import Predicted, axes_of, predict
 from umdseg.backbones.precision import Precision
@@ -129,16 +130,19 @@ class NnunetSession:
         changed = backbone.changed(number)
         base = backbone.base if changed else backbone.forced
         several = len(part.states) > 1 and not changed
+        net = backbone.networks[number]
+        how: Any = {"step": self._step, "mirroring": backbone.mirroring, "precision": self._precision}
+        device = next(net.parameters()).device
+        previous = earlier(part, self._channels, backbone.forced, device=device, **how)
         with backbone.routed(self._origin):
             self._found[number] = predict(
                 part,
-                backbone.networks[number],
+                net,
                 part.states if several else [None],
                 self._channels,
                 base or axes_of(self.native),
-                step=self._step,
-                mirroring=backbone.mirroring,
-                precision=self._precision,
+                previous=previous,
+                **how,
             )
 
     def _decide(self, number: int, channels: Sequence[int]) -> None:
