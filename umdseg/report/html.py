@@ -116,9 +116,10 @@ def _what(own: pd.DataFrame) -> dict[str, Any]:
     counts = seen.groupby(columns_of(seen))["subject"].nunique()
     scans = ", ".join(f"{counts[m]} {words.modality(m)}" for m in in_order(counts.index))
     adapters = [a for a in dict.fromkeys(own["adapter"]) if a != "none"]
+    fusions = [f"{f} fusion" for f in dict.fromkeys(own["fusion"]) if f not in ("none", "")]
     return {
         "model": joined("model"),
-        "adapter": ", ".join(map(str, adapters)) or "none",
+        "adapter": " and ".join([*map(str, adapters), *fusions]) or "none",
         "stages": list(dict.fromkeys(own["stage"])),
         "dataset": joined("dataset"),
         "subjects": f"{words.count(own['subject'].nunique(), 'subject')} ({scans})",

@@ -24,8 +24,8 @@ NO_LABEL = "the scan has no label"
 COLOUR = {"ct": "#5b6470", "pet": "#d55e00", "mr": "#0072b2"}
 TOGETHER_COLOUR = "#009e73"
 TOGETHER = (
-    "{names}: the model was given these scans of a person together and answered once. A gap is between "
-    "single scans, so there is none here; the score stands in a column of its own."
+    "{names}: the model was given these scans of a person together and answered once; the score stands in a "
+    "column of its own. A gap is between single scans: what was given one scan alone counts as that scan."
 )
 MISSING = "–"
 WHY_INTENSITY = (
