@@ -57,6 +57,11 @@ def test_a_fusion_is_trained_scored_on_all_subsets_and_scored_again(
     pd.testing.assert_series_equal(found["dice"].sort_index(), after["dice"].sort_index(), atol=1e-6)
     _, err = _run("evaluate", [*small, f"adapter.path={folder / 'adapter'}"], capfd)
     assert "scored without the fusion trained beside it" in err
+    # the adapter of another training
+    facts = folder / "fusion" / "umdseg_fusion.json"
+    facts.write_text(json.dumps({**json.loads(facts.read_text()), "adapter": "0" * 64}))
+    assert door.main("evaluate", [*small, f"adapter.path={folder}"]) == 1
+    assert "trained with another adapter" in capfd.readouterr().err
 
 
 def test_a_fusion_alone_is_trained_and_scored(small: list[str], capfd: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ class FusionCard:
         structures: those that late fusion weighs one by one.
         options: of the fusion.
         parameters: number of trained values.
+        adapter: hash of the folder of the adapter it was trained with, None without one.
     """
 
     kind: str
@@ -41,10 +41,11 @@ class FusionCard:
     structures: list[str] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
     parameters: int = 0
+    adapter: str | None = None
 
     @classmethod
-    def of(cls, fused: Fused) -> FusionCard:
-        """The card of a fusion."""
+    def of(cls, fused: Fused, adapter: str | None = None) -> FusionCard:
+        """The card of a fusion trained with the adapter of that hash."""
         return cls(
             kind=fused.kind,
             base_model=fused.card.name,
@@ -54,6 +55,7 @@ class FusionCard:
             structures=list(getattr(fused, "structures", ())),
             options={k: v for k, v in asdict(fused.options).items() if k not in ("name", "path")},
             parameters=sum(p.numel() for p in fused.parts.parameters()),
+            adapter=adapter,
         )
 
     @classmethod
@@ -77,11 +79,11 @@ class FusionCard:
             raise UserError(f"the fusion's card is damaged: {error}", where=path) from error
 
 
-def save_fusion(fused: Fused, folder: Path) -> FusionCard:
-    """Write a fusion and its card into `folder`, whole or not at all."""
+def save_fusion(fused: Fused, folder: Path, adapter: str | None = None) -> FusionCard:
+    """Write a fusion and its card into `folder`, whole or not at all; `adapter` as on the card."""
     from safetensors.torch import save_file
 
-    card = FusionCard.of(fused)
+    card = FusionCard.of(fused, adapter)
     with atomic_folder(folder) as new:
         state = {k: v.detach().cpu().contiguous() for k, v in fused.parts.state_dict().items()}
         save_file(state, new / WEIGHTS, metadata={"format": "pt"})
@@ -89,15 +91,12 @@ def save_fusion(fused: Fused, folder: Path) -> FusionCard:
     return card
 
 
-def load_fusion(
-    folder: Path | str, backbone: Backbone, modalities: Sequence[Modality] | None = None
-) -> Fused:
+def load_fusion(folder: Path | str, backbone: Backbone) -> Fused:
     """Wrap a backbone in the fusion saved in `folder`.
 
     Args:
         folder: as `save_fusion` wrote it.
         backbone: plain or adapted, on the weights that the fusion was trained on.
-        modalities: None, or the modalities that must be among the fused ones.
 
     Raises:
         UserError: not a fusion, damaged, or made for another base (both named).
@@ -112,10 +111,6 @@ def load_fusion(
     ):
         if own != given:
             raise UserError(f"the fusion was made for {what} {own}, not {given}", where=folder)
-    odd = [m for m in modalities or () if m not in card.modalities]
-    if odd:
-        told = ", ".join(card.modalities)
-        raise UserError(f"the fusion knows no modality '{odd[0]}'", where=folder, expected=f"some of {told}")
     factory: type[Fused] = registry.resolve("fusion", card.kind)
     options = factory.Options(name=card.kind, path=str(folder), **card.options)
     more = {"structures": card.structures} if card.kind == "late" else {}

@@ -51,6 +51,7 @@ def run_evaluate(settings: Settings) -> Path:
             parameters, routes, method = (card.trainable, card.total), card.routes, card.method
             stage = trained_stage(job.backbone, method)
         if fusion is not None:
+            _refuse_strangers(fusion, saved)
             job = replace(job, backbone=load_fusion(fusion, job.backbone))
         if saved is None and fusion is None:
             cases = zero_shot(job)
@@ -141,6 +142,18 @@ def with_fusion(settings: Settings) -> Settings:
     made: type[FusionOptions] = resolve("fusion", card.kind).Options
     options = made(**{"name": card.kind, "path": str(folder), **card.options})
     return replace(settings, fusion=options)
+
+
+def _refuse_strangers(fusion: Path, adapter: Path | None) -> None:
+    """Refuse a fusion beside another adapter than it was trained with."""
+    wanted, given = FusionCard.read(fusion).adapter, folder_hash(adapter) if adapter else None
+    if wanted != given:
+        made = "without an adapter" if wanted is None else "with another adapter"
+        raise UserError(
+            f"the fusion was trained {made}",
+            where=fusion,
+            expected="adapter.path=RUN, the run that trained both" if wanted else "fusion.path alone",
+        )
 
 
 def adapter_folder(path: str) -> Path:

@@ -18,7 +18,7 @@ from umdseg.evaluation.cases import merge, on_grid
 from umdseg.fusion import Fused, save_fusion
 from umdseg.runs.evaluate import baselines, fused_parameters, zero_shot
 from umdseg.runs.export import export_weights
-from umdseg.runs.identity import code_hash, git_commit
+from umdseg.runs.identity import code_hash, folder_hash, git_commit
 from umdseg.runs.interrupt import interruptible
 from umdseg.runs.job import FOLDER_VARIABLE, Job, say
 from umdseg.runs.old import score_old
@@ -193,7 +193,8 @@ def _save(job: Job, adapter: Adapter) -> None:
         card = AdapterCard.describe(job.backbone, job.structures, _trained_on(job))
         adapter.save(job.path / "adapter", job.backbone, card)
     if isinstance(job.backbone, Fused):
-        save_fusion(job.backbone, job.path / "fusion")
+        beside = job.path / "adapter"
+        save_fusion(job.backbone, job.path / "fusion", folder_hash(beside) if beside.is_dir() else None)
 
 
 def _export(job: Job, path: Path, cases: pd.DataFrame) -> None:
