@@ -16,6 +16,7 @@ from umdseg.errors import UserError
 from umdseg.evaluation.callback import EvaluationCallback
 from umdseg.evaluation.cases import merge, on_grid
 from umdseg.fusion import Fused, save_fusion
+from umdseg.runs.clock import FitClock
 from umdseg.runs.evaluate import baselines, fused_parameters, zero_shot
 from umdseg.runs.export import export_weights
 from umdseg.runs.identity import code_hash, folder_hash, git_commit
@@ -27,6 +28,7 @@ from umdseg.runs.provenance import versions
 from umdseg.runs.stages import measures_before, starts_from_nothing, trained_stage
 from umdseg.runs.trainer import build_trainer, fit_callbacks
 from umdseg.runs.zero_shot import KeepZeroShot
+from umdseg.tasks.layout import channels_last
 from umdseg.tasks.warm_start import copy_parts
 
 if TYPE_CHECKING:
@@ -57,8 +59,10 @@ def run_train(settings: Settings) -> Path:
             adapters.unload(job.backbone)
             trainable, routes = 0, ()
             cases = zero_shot(job)
+            clock = None
         else:
-            cases = _fit(job, adapter, (trainable, total))
+            clock = FitClock()
+            cases = _fit(job, adapter, (trainable, total), clock)
             if not job.folder.leader:
                 return job.path
             job.keep(cases)
@@ -68,7 +72,8 @@ def run_train(settings: Settings) -> Path:
                 _export(job, Path(settings.fit.export_weights).expanduser(), cases)
         job.keep(cases)
         cases = merge([cases, baselines(job)])
-        job.finish(cases, (trainable, total), routes, old, learned=learned)
+        spent = None if clock is None else round(clock.seconds, 1)
+        job.finish(cases, (trainable, total), routes, old, learned=learned, fit_seconds=spent)
     return job.path
 
 
@@ -105,7 +110,7 @@ def _fuse(job: Job) -> Job:
     return replace(job, backbone=fused)
 
 
-def _fit(job: Job, adapter: Adapter, parameters: tuple[int, int]) -> pd.DataFrame:
+def _fit(job: Job, adapter: Adapter, parameters: tuple[int, int], clock: FitClock) -> pd.DataFrame:
     from umdseg.tasks.segment import SegmentTask
 
     settings = job.settings
@@ -126,7 +131,10 @@ def _fit(job: Job, adapter: Adapter, parameters: tuple[int, int]) -> pd.DataFram
         evaluation.reuse = lambda: store.get(job.path)
     os.environ[FOLDER_VARIABLE] = str(job.path)
     try:
-        trainer = build_trainer(settings, job.path, [*fit_callbacks(settings, job.path), evaluation, *keep])
+        own = [clock, *fit_callbacks(settings, job.path)]
+        trainer = build_trainer(settings, job.path, [*own, evaluation, *keep])
+        if settings.trainer.channels_last:
+            channels_last(job.backbone)
         checkpoint = job.folder.checkpoint
         if checkpoint is not None:
             say("continuing from the last checkpoint")
