@@ -223,6 +223,7 @@ def _record(job: Job, trained_on: list[str], cases: pd.DataFrame) -> dict[str, A
         "task": settings.run.task,
         "overrides": overrides,
         "seed": settings.run.seed,
+        "started_from": job.backbone.weights_sha256,
         "fit": asdict(settings.fit) | {"export_weights": _name(settings.fit.export_weights)},
         "dataset": job.dataset.name,
         "modalities": trained_on,

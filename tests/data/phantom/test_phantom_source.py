@@ -95,7 +95,11 @@ def test_people_with_maps_are_dealt_once_with_both_tracers(folder: Folder, tmp_p
     for seed in range(5):
         dataset = _on_maps(root, tmp_path, copies=2).read(seed)
         split = {s.id: s.split for s in dataset.subjects}
-        assert len(split) == 2 * len(PEOPLE)
+        own = {n: [s for s in split if split[s] == n and "_copy" not in s] for n in ("train", "test")}
+        copied = [s for s in split if "_copy" in s]
+        assert len(own["train"]) + len(own["test"]) == len(PEOPLE)
+        # only training people are copied
+        assert sorted(copied) == sorted(f"{name}_copy1" for name in own["train"])
         # studies and copies of one person: one split
         whose: dict[str, set[str]] = {}
         for subject in dataset.subjects:

@@ -84,7 +84,7 @@ def _wanted(total: int, counts: Mapping[str, int | None]) -> dict[str, int]:
         raise UserError(
             f"{counts['train']} + {counts['val']} + {counts['test']} people wanted, {total} have label maps",
             where="data.train, data.val, data.test",
-            expected=f"no more than {total} together; data.copies=N makes N subjects of each map",
+            expected=f"no more than {total} together; data.copies=N makes N training subjects of each map",
         )
     return {"train": train, "val": val, "test": test}
 

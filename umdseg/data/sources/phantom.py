@@ -51,7 +51,8 @@ class PhantomOptions(DataOptions):
         labels: folder of organ label maps (NIfTI) to paint subjects onto; None is procedural anatomy.
         label_ids: file naming the maps' ids; None means `label_ids.json` (or .yaml) in the folder.
         tracer: FDG or PSMA; auto is PSMA for maps whose name starts with psma, else FDG.
-        copies: subjects per map: the first has the map's own anatomy, the others deformed ones.
+        copies: training subjects per map: the first has the map's own anatomy, the others deformed ones.
+            Those tested have the map's own.
         deform: strength of that deformation; 1 is a warp of 4 mm and 4 % in size (standard deviations).
         extent_mm: largest field of view along x, y and z; longer maps are cut at the feet.
         procedural: with `labels`, so many training subjects more, of procedural anatomy; the dataset then
@@ -178,7 +179,8 @@ class PhantomSource(Source):
         # test maps
         for split, paths in deal_maps(maps, 0, counts).items():
             for path in paths:
-                for copy in range(options.copies):
+                # deformed copies teach; scores are of people as their maps are
+                for copy in range(options.copies if split == "train" else 1):
                     task = self._map_task(root, seed, path, structures, copy)
                     tasks.append(task)
                     scans = {m: self._map_scan(task, m) for m in task.modalities}
