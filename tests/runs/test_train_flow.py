@@ -12,7 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from omegaconf import OmegaConf
+from safetensors import safe_open
 
+from umdseg.backbones.vista3d_tiny import tiny_network
 from umdseg.runs import door
 
 ROOT = Path(__file__).parents[2]
@@ -167,6 +169,19 @@ def test_adapter_none_is_an_evaluation(small: list[str], capfd: pytest.CaptureFi
     assert "zero-shot evaluation only" in err
     assert set(pd.read_parquet(folder / "cases.parquet")["stage"]) == {"zero_shot"}
     assert not (folder / "adapter").exists()
+
+
+def test_weights_fitted_in_channels_last_order_are_exported(
+    small: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    made = tmp_path / "made.safetensors"
+    faster = ["adapter=full", "trainer.channels_last=true", "fit.steps=1", "callbacks.evaluate_before=false"]
+    folder, _ = _run("train", [*small, *faster, "fit.point_share=0", f"fit.export_weights={made}"], capfd)
+    with safe_open(made, "pt") as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+    assert shapes == {name: tuple(v.shape) for name, v in tiny_network().state_dict().items()}
+    record = json.loads((folder / "provenance.json").read_text())
+    assert 0 < record["fit_seconds"] < record["seconds"]
 
 
 def test_missing_scan_is_one_clear_message(

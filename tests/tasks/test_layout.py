@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from umdseg.tasks.layout import channels_last
+from umdseg.tasks.layout import channels_first, channels_last
 
 
 def test_values_and_results_stay_and_the_convolution_changes_its_order() -> None:
@@ -20,3 +20,6 @@ def test_values_and_results_stay_and_the_convolution_changes_its_order() -> None
     torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-5)
     after.sum().backward()
     assert all(p.grad is not None for p in net.parameters())
+    channels_first(net)
+    # as safetensors wants them
+    assert all(p.is_contiguous() for p in net.parameters())

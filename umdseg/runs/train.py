@@ -28,7 +28,7 @@ from umdseg.runs.provenance import versions
 from umdseg.runs.stages import measures_before, starts_from_nothing, trained_stage
 from umdseg.runs.trainer import build_trainer, fit_callbacks
 from umdseg.runs.zero_shot import KeepZeroShot
-from umdseg.tasks.layout import channels_last
+from umdseg.tasks.layout import channels_first, channels_last
 from umdseg.tasks.warm_start import copy_parts
 
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ def _fit(job: Job, adapter: Adapter, parameters: tuple[int, int], clock: FitCloc
     finally:
         if job.folder.leader:
             os.environ.pop(FOLDER_VARIABLE, None)
+    channels_first(job.backbone)
     return evaluation.cases
 
 

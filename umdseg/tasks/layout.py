@@ -10,8 +10,16 @@ def channels_last(module: nn.Module) -> None:
     """Put the weights of 3-D convolutions (O, I, X, Y, Z) into channels-last order, in place.
 
     Values, shapes and names stay; a convolution takes its order from its weights, so that inputs need no change.
-    Weights in storage order never change the result beyond rounding.
     """
+    _ordered(module, torch.channels_last_3d)
+
+
+def channels_first(module: nn.Module) -> None:
+    """Undo `channels_last`: files of tensors hold contiguous ones only."""
+    _ordered(module, torch.contiguous_format)
+
+
+def _ordered(module: nn.Module, order: torch.memory_format) -> None:
     for parameter in module.parameters():
         if parameter.dim() == 5:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+            parameter.data = parameter.data.contiguous(memory_format=order)
