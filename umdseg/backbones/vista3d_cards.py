@@ -127,10 +127,10 @@ def vista3d_tiny_card() -> Card:
         weights=Weights(
             source="package",
             file="vista3d_tiny.safetensors",
-            sha256="93b1f1279aabd4fd03c5db587822f7302f808e5f20a28689236128956511b5f5",
+            sha256="08b4c23982c3abe5812b332d5ad6cc16c54a33accd2d7f0c174c5283b2a6d987",
             licence="Apache-2.0",
             commercial=True,
-            note="pretrained on procedural CT phantoms only, not on patients",
+            note="pretrained on CT phantoms only (procedural anatomy and real organ maps), not on patients",
         ),
         spacing=(6.0, 6.0, 6.0),
         window=(72, 48, 64),

@@ -216,7 +216,12 @@ def _record(job: Job, trained_on: list[str], cases: pd.DataFrame) -> dict[str, A
     """How exported weights were made: enough to make them again, without the paths of one machine."""
     settings = job.settings
     places = ("runs_dir", "fit.export_weights", "data.cache_dir", "data.root", "data.manifest")
-    overrides = [text for text in settings.overrides if text.lstrip("+").partition("=")[0] not in places]
+    named = ("model.weights", "data.labels", "ckpt_path")
+    overrides = []
+    for text in settings.overrides:
+        key, _, value = text.lstrip("+").partition("=")
+        if key not in places:
+            overrides.append(f"{key}={_name(value)}" if key in named else text)
     scored = on_grid(cases)
     ok = scored[scored["status"] == "ok"]
     dice = ok.groupby(["modality", "prompt"])["dice"].mean().round(4).reset_index().to_dict("records")
