@@ -120,6 +120,18 @@ def test_fingerprint_without_a_root_does_not_know_the_place(dataset: PairedDatas
     )
 
 
+def test_fingerprint_tells_whose_subjects_are_and_what_their_labels_know(dataset: PairedDataset) -> None:
+    first, *others = dataset.subjects
+    told = [
+        first,
+        replace(first, patient="p"),
+        replace(first, patient="q"),
+        replace(first, annotated=("liver",)),
+    ]
+    made = {replace(dataset, subjects=(one, *others)).fingerprint() for one in told}
+    assert len(made) == 4
+
+
 def test_two_processes_may_prepare_the_same_scan(dataset: PairedDataset, monkeypatch) -> None:
     both = threading.Barrier(2, timeout=30)
     read = cache_room.read_image

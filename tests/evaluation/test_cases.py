@@ -20,9 +20,9 @@ from umdseg.evaluation.cases import (
 )
 
 DESIGN = (
-    "dataset, subject, site, tracer, split, fold, seed, shots, pair, modality, subset, structure, stage, "
-    "model, adapter, fusion, prompt, clicks, condition, score_grid, dice, nsd, hd95, assd, auc, "
-    "volume_ref_ml, volume_pred_ml, fn_ml, fp_ml, seconds, peak_gb, status"
+    "dataset, subject, patient, site, tracer, split, fold, seed, shots, pair, modality, subset, "
+    "structure, stage, model, adapter, fusion, prompt, clicks, condition, score_grid, dice, nsd, hd95, "
+    "assd, auc, volume_ref_ml, volume_pred_ml, fn_ml, fp_ml, seconds, peak_gb, status"
 )
 
 
@@ -124,3 +124,26 @@ def test_means_and_the_median_subject_rest_on_the_labels_grid() -> None:
     means = summarise(table, n_resamples=100).set_index("structure")["mean"]
     assert means["macro"] == pytest.approx((0.2 + 0.5 + 0.9) / 3)
     assert median_subjects(table, 1) == ["b"]
+
+
+def test_rows_that_name_no_patient_are_of_the_subject_itself(tmp_path) -> None:
+    table = case_table([row("a", patient="p"), row("b")])
+    assert table.patient.tolist() == ["p", "b"]
+    # files written before the column was there
+    for old in (tmp_path / "cases.csv", tmp_path / "cases.parquet"):
+        without = table.drop(columns="patient")
+        without.to_csv(old, index=False) if old.suffix == ".csv" else without.to_parquet(old, index=False)
+        assert read_cases(old).patient.tolist() == ["a", "b"]
+
+
+def test_means_have_intervals_over_patients() -> None:
+    from umdseg.evaluation import summarise
+
+    scores = {"a": 0.2, "b": 0.5, "c": 0.9, "d": 0.4}
+    rows = [row(s, dice=d, prompt="auto", model="m") for s, d in scores.items()]
+    copies = [{**r, "subject": f"{r['subject']}2", "patient": r["subject"]} for r in rows]
+    one, both = (
+        summarise(case_table(table)).set_index("structure").loc["macro"] for table in (rows, rows + copies)
+    )
+    assert (both["n_subjects"], both["n_patients"]) == (8, 4)
+    assert both[["mean", "low", "high"]].tolist() == pytest.approx(one[["mean", "low", "high"]].tolist())

@@ -31,6 +31,11 @@ def test_the_loss_is_a_mean_over_structures_then_subjects_of_what_both_stages_sc
     assert entry["value"] == pytest.approx((0.05 + 0.0 + 0.3) / 3)
     assert (entry["modality"], entry["n_subjects"], entry["n_structures"]) == ("ct", 3, 2)
     assert entry["ci"][0] <= entry["value"] <= entry["ci"][1]
+    # a second study of each of them, with the same scores, is no further person
+    again = [{**r, "subject": f"{r['subject']}2", "patient": r["subject"]} for r in rows]
+    (both,) = forgotten(case_table([*rows, *again]), 200)["forgetting"]
+    assert (both["n_subjects"], both["n_patients"]) == (6, 3)
+    assert both["ci"] == pytest.approx(entry["ci"])
 
 
 def test_distances_are_worse_when_they_grow() -> None:

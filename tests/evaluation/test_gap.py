@@ -51,7 +51,7 @@ def test_hand_made_table() -> None:
         "dice",
         "auto",
     )
-    assert (before["n_subjects"], before["n_structures"]) == (4, 1)
+    assert (before["n_subjects"], before["n_patients"], before["n_structures"]) == (4, 4, 1)
     # mean gain (.40 + .32 + .36 + .32) / 4 = .35 over the mean gap .46
     (closed,) = found["closure"]
     assert closed["value"] == pytest.approx(0.35 / 0.46)
@@ -202,3 +202,39 @@ def test_tables_made_by_hand_are_on_the_labels_grid() -> None:
     found = gap(table.drop(columns="score_grid"))
     assert found == gap(table)
     assert found["common"] == {"gaps": [], "closure": [], "forgetting": []}
+
+
+def test_copies_of_one_patient_leave_every_interval_as_it_was() -> None:
+    table = hand_made()
+    copies = table.assign(patient=table.subject, subject=table.subject + "_copy")
+    one, both = gap(table), gap(pd.concat([table, copies]))
+    for kind, field in (("gaps", "gap"), ("closure", "value"), ("forgetting", "value")):
+        for before, after in zip(one[kind], both[kind], strict=True):
+            assert (after["n_subjects"], after["n_patients"]) == (8, 4)
+            assert after[field] == pytest.approx(before[field])
+            assert after["ci"] == pytest.approx(before["ci"])
+    # two patients are too few, with however many studies
+    few = pd.concat([table, copies])
+    entry = only(gap(few[few.patient.isin(["s1", "s2"])])["gaps"], stage="zero_shot")
+    assert (entry["n_subjects"], entry["n_patients"], entry["ci"]) == (4, 2, None)
+    assert "3 patients, not 2" in entry["reason"]
+
+
+def test_a_table_from_before_the_column_takes_patients_from_another_that_names_them() -> None:
+    table = hand_made()
+    old = table[table.stage == "zero_shot"].drop(columns="patient")
+    new = table[table.stage == "adapted"].assign(patient=lambda t: t.subject.replace({"s1": "p", "s2": "p"}))
+    found = gap(pd.concat([old, new]))
+    assert only(found["gaps"], stage="zero_shot")["gap"] == pytest.approx(0.46)
+    assert found["closure"][0]["n_patients"] == 3
+    with pytest.raises(UserError, match="subject s1 two patients: p, q"):
+        gap(pd.concat([new, new.assign(patient="q")]))
+
+
+def test_one_id_in_two_datasets_is_two_people() -> None:
+    table = hand_made().assign(dataset="one")
+    # with the same ids every gap is 0.1 smaller; one mean over both would still count four
+    other = table.assign(dataset="two", dice=table.dice + table.modality.map({"ct": 0.0, "pet": 0.1}))
+    entry = only(gap(pd.concat([table, other]))["gaps"], stage="zero_shot")
+    assert entry["gap"] == pytest.approx(0.46 - 0.05)
+    assert (entry["n_subjects"], entry["n_patients"]) == (8, 8)

@@ -273,6 +273,12 @@ def test_fold_and_shots_stand_in_every_row_and_nothing_where_there_are_none(read
     assert run(reader, one)[["fold", "shots"]].isna().all(axis=None)
 
 
+def test_rows_say_which_patient_a_study_is_of(reader, tmp_path) -> None:
+    one, two = subject(tmp_path, "a"), replace(subject(tmp_path, "bb"), patient="person")
+    cases = run(reader, dataset(one, two))
+    assert dict(zip(cases.subject, cases.patient, strict=True)) == {"a": "a", "bb": "person"}
+
+
 def test_the_median_subject_is_neither_the_best_nor_the_worst(reader, tmp_path) -> None:
     cases = run(reader, dataset(*(subject(tmp_path, n) for n in ("a", "bb", "ccc"))))
     cases.loc[cases.status == "ok", "dice"] = cases.subject.map({"a": 0.9, "bb": 0.1, "ccc": 0.5})

@@ -373,3 +373,15 @@ def test_scans_with_doubtful_values_are_shown_and_the_others_counted(tmp_path) -
     assert text.count("have <the largest> value") == 1
     shown = [a["data-scan"] for _, a in page.tags if "data-scan" in a]
     assert shown == ["p2/ct", "p0/ct", "p1/ct", "p2/ct", "p3/ct"]
+
+
+def test_subjects_that_are_studies_of_fewer_people_are_counted_as_such(tmp_path) -> None:
+    cases = table()
+    write_cases(cases.assign(patient=cases.subject.replace({"p1": "p0"})), tmp_path)
+    page = " ".join(Page(build_report(tmp_path)).text)
+    assert "of the 5 subjects of 4 patients and 3 structures" in page
+    assert "5 (4 patients) × 3" in page
+    write_cases(cases, tmp_path)
+    plain = " ".join(Page(build_report(tmp_path)).text)
+    assert "of the 5 subjects and 3 structures" in plain
+    assert "5 × 3" in plain

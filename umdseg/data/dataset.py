@@ -88,7 +88,7 @@ class PairedDataset:
         return found
 
     def fingerprint(self, cache_dir: str | Path | None = None) -> str:
-        """SHA-256 over structures, subjects, splits and the content of every file."""
+        """SHA-256 over structures, subjects, patients, splits and the content of every file."""
         paths = {p: None for s in self.subjects for c in s.scans.values() for p in (c.image, c.label) if p}
         for path in track(list(paths), "read files for the fingerprint", "file"):
             file_hash(path, cache_dir)
@@ -98,6 +98,8 @@ class PairedDataset:
                 files = [self._hashed(path, cache_dir) for path in (scan.image, scan.label)]
                 told: list[object] = [subject.split, subject.site, scan.tracer_or_sequence]
                 told += [list(subject.annotated)] if subject.annotated is not None else []
+                # intervals are over patients
+                told += [{"patient": subject.patient}] if subject.patient else []
                 rows.append([subject.id, modality, *told, *files])
         return sha256_value({"name": self.name, "structures": dict(self.structures), "rows": rows})
 

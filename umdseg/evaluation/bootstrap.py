@@ -1,9 +1,8 @@
-"""Confidence intervals by resampling subjects."""
+"""Confidence intervals by resampling patients."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +36,12 @@ class Interval:
 
 
 def mean_interval(
-    values: ArrayLike, n_resamples: int = 2000, seed: int = 0, confidence: float = 0.95
+    values: ArrayLike,
+    n_resamples: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+    *,
+    groups: ArrayLike | None = None,
 ) -> Interval:
     """Interval of the mean of one value per subject.
 
@@ -46,8 +50,11 @@ def mean_interval(
         n_resamples: bootstrap resamples.
         seed: seed of the resampling.
         confidence: coverage aimed at.
+        groups: (n_subjects,) whose each subject is; subjects of one patient are resampled together. None =
+            each is a patient of their own.
     """
-    return _interval((np.asarray(values, dtype=float),), _mean, n_resamples, seed, confidence)
+    column = np.asarray(values, dtype=float)
+    return _interval(column, np.ones_like(column), groups, n_resamples, seed, confidence)
 
 
 def ratio_interval(
@@ -56,41 +63,55 @@ def ratio_interval(
     n_resamples: int = 2000,
     seed: int = 0,
     confidence: float = 0.95,
+    *,
+    groups: ArrayLike | None = None,
 ) -> Interval:
-    """Interval of mean(numerator) / mean(denominator), both (n_subjects,), resampled together."""
-    data = (np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float))
-    return _interval(data, _ratio, n_resamples, seed, confidence)
+    """Interval of mean(numerator) / mean(denominator), both (n_subjects,), resampled together.
+
+    Args:
+        numerator: (n_subjects,).
+        denominator: (n_subjects,).
+        n_resamples: bootstrap resamples.
+        seed: seed of the resampling.
+        confidence: coverage aimed at.
+        groups: as in `mean_interval`.
+    """
+    columns = np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float)
+    return _interval(*columns, groups, n_resamples, seed, confidence)
 
 
 def _interval(
-    data: tuple[NDArray[np.float64], ...],
-    statistic: Callable[..., Any],
+    above: NDArray[np.float64],
+    below: NDArray[np.float64],
+    groups: ArrayLike | None,
     n_resamples: int,
     seed: int,
     confidence: float,
 ) -> Interval:
-    """BCa (Efron, JASA 1987) over subjects; the percentile interval where BCa has no value.
+    """BCa (Efron, JASA 1987) of sum(above) / sum(below); percentile interval where BCa has no value.
 
-    With few subjects every bootstrap interval is somewhat narrow: in simulations (normal and skewed
+    What is drawn with replacement, and left out one by one for the acceleration, is the patient with all
+    subjects (the cluster bootstrap: Davison and Hinkley, Bootstrap Methods, 1997, section 3.8).
+
+    With few patients every bootstrap interval is somewhat narrow: in simulations (normal and skewed
     scores, 400 repetitions) a nominal 95 % interval covered the truth for 5 subjects in 85 %, for 8
     in 89 %, for 15 in 91 % and for 30 in 93 % of the cases.
     """
     from scipy.stats import bootstrap
 
-    count = len(data[0])
-    if count < MIN_SUBJECTS:
-        return Interval(None, None, f"an interval needs {MIN_SUBJECTS} subjects, not {count}")
-    value = float(statistic(*data))
-    if all(np.ptp(column) <= 1e-12 * max(1.0, float(np.abs(column).max())) for column in data):
+    counts, data = _summed((above, below), groups)
+    if (few := _too_few(counts)) is not None:
+        return Interval(None, None, few)
+    if all(_constant(column / counts) for column in data):
         # rounding noise must not make a difference of 0 look like one that excludes 0
-        value = round(value, 12)
-        return Interval(value, value, "all subjects have the same value")
+        value = round(float(_ratio(data[0], data[1])), 12)
+        return Interval(value, value, f"all {_unit(counts)}s have the same value")
     for method in ("BCa", "percentile"):
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             found = bootstrap(
                 data,
-                statistic,
+                _ratio,
                 paired=True,
                 vectorized=True,
                 n_resamples=n_resamples,
@@ -104,9 +125,35 @@ def _interval(
     return Interval(None, None, "the bootstrap distribution is degenerate")
 
 
-def _mean(values: NDArray[np.float64], axis: int = -1) -> Any:
-    return values.mean(axis=axis)
+def _summed(
+    columns: tuple[NDArray[np.float64], ...], groups: ArrayLike | None
+) -> tuple[NDArray[np.float64], tuple[NDArray[np.float64], ...]]:
+    """Subjects per patient, and each column summed per patient, patients in the order of their names."""
+    if groups is None:
+        return np.ones(len(columns[0])), columns
+    names, place = np.unique(np.asarray(groups), return_inverse=True)
+    if len(place) != len(columns[0]):
+        raise ValueError(f"{len(place)} groups for {len(columns[0])} subjects")
+    ones = np.ones(len(place))
+    counts, *sums = (np.bincount(place, column, len(names)).astype(float) for column in (ones, *columns))
+    return counts, tuple(sums)
 
 
-def _ratio(numerator: NDArray[np.float64], denominator: NDArray[np.float64], axis: int = -1) -> Any:
-    return numerator.mean(axis=axis) / denominator.mean(axis=axis)
+def _too_few(counts: NDArray[np.float64]) -> str | None:
+    if len(counts) >= MIN_SUBJECTS:
+        return None
+    held = "" if _unit(counts) == "subject" else f" with {int(counts.sum())} subjects"
+    return f"an interval needs {MIN_SUBJECTS} {_unit(counts)}s, not {len(counts)}{held}"
+
+
+def _unit(counts: NDArray[np.float64]) -> str:
+    """What is resampled, in words: patients only where one has several subjects."""
+    return "patient" if (counts > 1).any() else "subject"
+
+
+def _constant(values: NDArray[np.float64]) -> bool:
+    return bool(np.ptp(values) <= 1e-12 * max(1.0, float(np.abs(values).max())))
+
+
+def _ratio(above: NDArray[np.float64], below: NDArray[np.float64], axis: int = -1) -> Any:
+    return above.mean(axis=axis) / below.mean(axis=axis)

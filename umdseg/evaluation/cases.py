@@ -19,10 +19,10 @@ _FLOATS = (
     *("fn_ml", "fp_ml", "seconds", "peak_gb"),
 )
 COLUMNS: tuple[str, ...] = (
-    *("dataset", "subject", "site", "tracer", "split", "fold", "seed", "shots", "pair", "modality"),
-    *("subset", "structure", "stage", "model", "adapter", "fusion", "prompt", "clicks", "condition"),
-    *("score_grid", "dice", "nsd", "hd95", "assd", "auc", "volume_ref_ml", "volume_pred_ml", "fn_ml"),
-    *("fp_ml", "seconds", "peak_gb", "status"),
+    *("dataset", "subject", "patient", "site", "tracer", "split", "fold", "seed", "shots", "pair"),
+    *("modality", "subset", "structure", "stage", "model", "adapter", "fusion", "prompt", "clicks"),
+    *("condition", "score_grid", "dice", "nsd", "hd95", "assd", "auc", "volume_ref_ml", "volume_pred_ml"),
+    *("fn_ml", "fp_ml", "seconds", "peak_gb", "status"),
 )
 DTYPES: dict[str, str] = {
     c: "Int64" if c in _INTEGERS else "float64" if c in _FLOATS else "str" for c in COLUMNS
@@ -41,6 +41,8 @@ KEY: tuple[str, ...] = (
 def case_table(rows: Iterable[Mapping[str, Any]] | pd.DataFrame) -> pd.DataFrame:
     """Make a table with exactly COLUMNS and DTYPES; absent texts are "", absent numbers null.
 
+    A row that names no patient (a table older than the column, say) is of the subject itself.
+
     Raises:
         UserError: a row has a column or a status that the table does not know.
     """
@@ -57,6 +59,7 @@ def case_table(rows: Iterable[Mapping[str, Any]] | pd.DataFrame) -> pd.DataFrame
             frame[column] = values.astype(object).where(values.notna(), "").astype(str)
         else:
             frame[column] = values.astype(dtype)
+    frame["patient"] = frame["patient"].where(frame["patient"] != "", frame["subject"])
     for status in frame["status"].unique():
         if status not in STATUSES:
             raise unknown("status", str(status), STATUSES)

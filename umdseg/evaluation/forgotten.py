@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from umdseg.evaluation.bootstrap import mean_interval
 from umdseg.evaluation.cases import on_grid
 from umdseg.evaluation.inputs import as_single
+from umdseg.evaluation.patients import PerSubject, with_patients
 from umdseg.metrics.scores import LOWER_IS_BETTER, METRICS
 from umdseg.vocabulary import MODALITIES
 
@@ -18,7 +19,7 @@ def forgotten(cases: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> di
     """Loss from zero_shot to adapted, positive when worse.
 
     A subject's value is the mean over its structures scored in both stages, the reported one the mean over
-    subjects, its interval a bootstrap over subjects.
+    subjects, its interval a bootstrap over patients.
 
     Args:
         cases: case table of the old structures; rows on the label's grid with status `ok` count.
@@ -27,10 +28,10 @@ def forgotten(cases: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> di
 
     Returns:
         `{"structures": [...], "forgetting": [{"modality": "ct", "metric": "dice", "prompt": "auto", "stage":
-        "adapted", "n_subjects": 8, "n_structures": 5, "value": 0.01, "ci": [-0.01, 0.02]}, ...]}`; modalities
-        without a score are left out.
+        "adapted", "n_subjects": 8, "n_patients": 8, "n_structures": 5, "value": 0.01, "ci": [-0.01, 0.02]},
+        ...]}`; modalities without a score are left out.
     """
-    table = as_single(on_grid(cases))
+    table = with_patients(as_single(on_grid(cases)))
     ok = table[table["status"] == "ok"]
     entries: list[dict[str, Any]] = []
     for modality in MODALITIES:
@@ -43,17 +44,17 @@ def forgotten(cases: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> di
 
 
 def _lost(rows: pd.DataFrame, metric: str, n_resamples: int, seed: int) -> list[dict[str, Any]]:
-    scores = rows.pivot_table(index=["subject", "structure"], columns="stage", values=metric, aggfunc="mean")
+    index = ["patient", "subject", "structure"]
+    scores = rows.pivot_table(index=index, columns="stage", values=metric, aggfunc="mean")
     if not {"zero_shot", "adapted"} <= set(scores.columns):
         return []
     pairs = scores[["zero_shot", "adapted"]].dropna()
     if pairs.empty:
         return []
     sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
-    lost = sign * (pairs["zero_shot"] - pairs["adapted"])
-    values = lost.groupby(level="subject").mean().sort_index().to_numpy(dtype=float)
-    interval = mean_interval(values, n_resamples, seed)
+    lost = PerSubject.of(sign * (pairs["zero_shot"] - pairs["adapted"]))
+    interval = mean_interval(lost.values, n_resamples, seed, groups=lost.patients)
     names = pairs.index.get_level_values("structure")
-    entry = {"n_subjects": len(values), "n_structures": int(names.nunique()), "value": float(values.mean())}
+    entry = {**lost.counts(), "n_structures": int(names.nunique()), "value": lost.mean}
     why = {} if interval.reason is None else {"reason": interval.reason}
     return [{**entry, "ci": interval.as_list(), **why}]

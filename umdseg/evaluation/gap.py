@@ -11,6 +11,7 @@ from umdseg.evaluation.bootstrap import mean_interval, ratio_interval
 from umdseg.evaluation.cases import NO_LABEL, on_grid
 from umdseg.evaluation.inputs import as_single
 from umdseg.evaluation.options import BASELINES
+from umdseg.evaluation.patients import PerSubject, with_patients
 from umdseg.metrics.scores import LOWER_IS_BETTER, METRICS
 from umdseg.vocabulary import STAGES
 
@@ -41,7 +42,7 @@ def gap(cases: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> dict[str
     The reference modality of a subject is ct, or mr where the subject has no ct. Only rows with
     status `ok` count, and only structures scored on both sides of a comparison. A subject's value
     is the mean over its structures, the reported one the mean over subjects, its interval a
-    bootstrap over subjects.
+    bootstrap over patients: several subjects of one patient (two time points, say) are drawn together.
 
     * gap = score(reference) - score(target);
     * closure = (target after - target before) / (reference before - target before), on the same
@@ -84,7 +85,7 @@ def _answers(table: pd.DataFrame, n_resamples: int, seed: int) -> dict[str, list
 
 
 def _model_rows(cases: pd.DataFrame) -> pd.DataFrame:
-    table = as_single(cases)
+    table = with_patients(as_single(cases))
     if "model" in table:
         table = table[~table["model"].isin(BASELINES)]
     for column in ("model", "adapter", "fusion"):
@@ -117,11 +118,10 @@ def _questions(table: pd.DataFrame) -> Iterator[tuple[_Question, pd.DataFrame]]:
 
 
 def _scores(rows: pd.DataFrame, question: _Question) -> pd.DataFrame:
-    """Index (subject, structure), one column per (stage, modality); only rows with status ok."""
+    """Index (patient, subject, structure), one column per (stage, modality); only rows with status ok."""
     ok = rows[(rows["status"] == "ok") & rows[question.metric].notna()]
-    return ok.pivot_table(
-        index=["subject", "structure"], columns=["stage", "modality"], values=question.metric, aggfunc="mean"
-    )
+    index, columns = ["patient", "subject", "structure"], ["stage", "modality"]
+    return ok.pivot_table(index=index, columns=columns, values=question.metric, aggfunc="mean")
 
 
 def _paired(rows: pd.DataFrame, question: _Question, cells: list[tuple[str, str]]) -> pd.DataFrame | None:
@@ -133,18 +133,11 @@ def _paired(rows: pd.DataFrame, question: _Question, cells: list[tuple[str, str]
     return complete if len(complete) else None
 
 
-def _per_subject(values: pd.Series) -> Any:
-    return values.groupby(level="subject").mean().sort_index().to_numpy(dtype=float)
-
-
 def _counts(pairs: pd.DataFrame | None) -> dict[str, int]:
+    levels = ("subject", "patient", "structure")
     if pairs is None:
-        return {"n_subjects": 0, "n_structures": 0}
-    index = pairs.index
-    return {
-        "n_subjects": int(index.get_level_values("subject").nunique()),
-        "n_structures": int(index.get_level_values("structure").nunique()),
-    }
+        return {f"n_{level}s": 0 for level in levels}
+    return {f"n_{level}s": int(pairs.index.get_level_values(level).nunique()) for level in levels}
 
 
 def _reasoned(entry: dict[str, Any], reason: str | None) -> dict[str, Any]:
@@ -158,9 +151,9 @@ def _gap_entry(
     head = question.head(stage)
     if pairs is None:
         return {**head, "gap": None, "ci": None, **_counts(None), "reason": _nothing(rows, question, [stage])}
-    values = _per_subject(pairs[(stage, question.reference)] - pairs[(stage, question.target)])
-    interval = mean_interval(values, n_resamples, seed)
-    entry = {**head, "gap": float(values.mean()), "ci": interval.as_list(), **_counts(pairs)}
+    found = PerSubject.of(pairs[(stage, question.reference)] - pairs[(stage, question.target)])
+    interval = mean_interval(found.values, n_resamples, seed, groups=found.patients)
+    entry = {**head, "gap": found.mean, "ci": interval.as_list(), **_counts(pairs)}
     return _reasoned(entry, interval.reason)
 
 
@@ -171,20 +164,17 @@ def _closure_entry(question: _Question, rows: pd.DataFrame, n_resamples: int, se
     entry = {**question.head("adapted"), "value": None, "ci": None, **_counts(pairs)}
     if pairs is None:
         return {**entry, "reason": _nothing(rows, question, ["zero_shot", "adapted"])}
-    opened = _per_subject(pairs[before] - pairs[target])
-    closed = _per_subject(pairs[after] - pairs[target])
-    interval = mean_interval(opened, n_resamples, seed)
+    opened, closed = (PerSubject.of(pairs[cell] - pairs[target]) for cell in (before, after))
+    interval = mean_interval(opened.values, n_resamples, seed, groups=opened.patients)
     if not interval.excludes(0.0):
         why = interval.reason if interval.low is None else "the gap before is not distinguishable from 0"
         return {**entry, "reason": why}
-    worse = opened.mean() < 0 if question.metric in LOWER_IS_BETTER else opened.mean() > 0
+    worse = opened.mean < 0 if question.metric in LOWER_IS_BETTER else opened.mean > 0
     if not worse:
         why = f"{question.target} was better than {question.reference} before, there is no gap to close"
         return {**entry, "reason": why}
-    interval = ratio_interval(closed, opened, n_resamples, seed)
-    return _reasoned(
-        {**entry, "value": float(closed.mean() / opened.mean()), "ci": interval.as_list()}, interval.reason
-    )
+    interval = ratio_interval(closed.values, opened.values, n_resamples, seed, groups=opened.patients)
+    return _reasoned({**entry, "value": closed.mean / opened.mean, "ci": interval.as_list()}, interval.reason)
 
 
 def _forgetting_entry(question: _Question, rows: pd.DataFrame, n_resamples: int, seed: int) -> dict[str, Any]:
@@ -194,11 +184,10 @@ def _forgetting_entry(question: _Question, rows: pd.DataFrame, n_resamples: int,
     if pairs is None:
         reference = rows[rows["modality"] == question.reference]
         return {**entry, "reason": _nothing(reference, question, ["zero_shot", "adapted"])}
-    lost = _per_subject(pairs[before] - pairs[after])
-    if question.metric in LOWER_IS_BETTER:
-        lost = -lost
-    interval = mean_interval(lost, n_resamples, seed)
-    return _reasoned({**entry, "value": float(lost.mean()), "ci": interval.as_list()}, interval.reason)
+    sign = -1.0 if question.metric in LOWER_IS_BETTER else 1.0
+    lost = PerSubject.of(sign * (pairs[before] - pairs[after]))
+    interval = mean_interval(lost.values, n_resamples, seed, groups=lost.patients)
+    return _reasoned({**entry, "value": lost.mean, "ci": interval.as_list()}, interval.reason)
 
 
 def _nothing(rows: pd.DataFrame, question: _Question, stages: list[str]) -> str:

@@ -43,6 +43,7 @@ def input_head(
     return {
         **run,
         "subject": subject.id,
+        "patient": subject.patient or subject.id,
         "site": subject.site,
         "split": subject.split,
         "pair": JOINT.join(m for m in MODALITIES if m in subject.scans),

@@ -1,4 +1,4 @@
-"""Means of a case table: per modality, structure and stage, with intervals over subjects."""
+"""Means of a case table: per modality, structure and stage, with intervals over patients."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from umdseg.evaluation.bootstrap import mean_interval
 from umdseg.evaluation.cases import on_grid
 from umdseg.evaluation.inputs import columns_of
+from umdseg.evaluation.patients import PerSubject, with_patients
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,13 +29,13 @@ def summarise(
         seed: seed of the bootstrap.
 
     Returns:
-        Columns model, adapter, stage, prompt, modality, structure, mean, low, high, n_subjects.
+        Columns model, adapter, stage, prompt, modality, structure, mean, low, high, n_subjects, n_patients.
         `modality` is `ct+pet` for scans given together, `ct+pet given ct` where the model of several scans
         had to do with fewer. `structure` is `macro` where a subject's value is the mean over its structures.
     """
     import pandas as pd
 
-    table = on_grid(cases)
+    table = with_patients(on_grid(cases))
     table = table.assign(modality=columns_of(table))
     ok = table[(table["status"] == "ok") & table[metric].notna()]
     rows: list[dict[str, Any]] = []
@@ -42,11 +43,11 @@ def summarise(
         head = dict(zip(_GROUP, names, strict=True))
         parts = [(MACRO, group)] + [(str(s), part) for s, part in group.groupby("structure", sort=False)]
         for structure, part in parts:
-            values = part.groupby("subject")[metric].mean().sort_index()
-            interval = mean_interval(values.to_numpy(dtype=float), n_resamples, seed)
-            found = {"mean": float(values.mean()), "low": interval.low, "high": interval.high}
-            rows.append({**head, "structure": structure, **found, "n_subjects": len(values)})
-    columns = [*_GROUP, "structure", "mean", "low", "high", "n_subjects"]
+            values = PerSubject.of(part.set_index(["patient", "subject"])[metric])
+            interval = mean_interval(values.values, n_resamples, seed, groups=values.patients)
+            found = {"mean": values.mean, "low": interval.low, "high": interval.high, **values.counts()}
+            rows.append({**head, "structure": structure, **found})
+    columns = [*_GROUP, "structure", "mean", "low", "high", "n_subjects", "n_patients"]
     return pd.DataFrame(rows, columns=columns).astype({"mean": float, "low": float, "high": float})
 
 

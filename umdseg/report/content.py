@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from umdseg.evaluation.inputs import columns_of, in_order
 from umdseg.evaluation.options import BASELINES
 from umdseg.evaluation.summary import MACRO, macro, structures_of
-from umdseg.report.words import MODALITY, STAGE, count, meaning, number, pairs, select
+from umdseg.report.words import MODALITY, STAGE, count, meaning, number, pairs, people, select, size
 from umdseg.vocabulary import MODALITIES
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def together_cards(summary: pd.DataFrame) -> list[dict[str, Any]]:
         prompt = str(min(own["prompt"], key=lambda p: p != "auto"))
         found = {s: macro(own, stage=s, prompt=prompt) for s in STAGE}
         stages = {s: row for s, row in found.items() if row}
-        people = count(max(int(row["n_subjects"]) for row in stages.values()), "subject")
-        cards.append({"column": column, "prompt": prompt, "stages": stages, "people": people})
+        most = max(stages.values(), key=lambda row: int(row["n_subjects"]))
+        cards.append({"column": column, "prompt": prompt, "stages": stages, "people": people(most)})
     return cards
 
 
@@ -78,10 +78,10 @@ def _sentence(entry: Mapping[str, Any] | None, summary: pd.DataFrame) -> str:
     wanted = {"stage": entry["stage"], "prompt": entry["prompt"]}
     scores = {m: macro(summary, modality=m, **wanted) for m in (entry["reference"], entry["target"])}
     means = ", ".join(f"{number(s['mean'], 2)} on {MODALITY[m]}" for m, s in scores.items() if s)
-    people = f"{count(entry['n_subjects'], 'subject')} and {count(entry['n_structures'], 'structure')}"
+    scored = f"{people(entry)} and {count(entry['n_structures'], 'structure')}"
     verdict = "" if entry["ci"] is None else _verdict(entry["ci"])
     stage = STAGE[entry["stage"]].capitalize()
-    return f"{stage} macro Dice over all scans: {means}. The gap is of the {people} scored in both{verdict}."
+    return f"{stage} macro Dice over all scans: {means}. The gap is of the {scored} scored in both{verdict}."
 
 
 def _verdict(ci: list[float]) -> str:
@@ -112,11 +112,7 @@ def _gap_rows(result: Result, grid: str) -> list[dict[str, Any]]:
         told = [f"{_KINDS[kind]}: {e['reason']}" for kind, e in found.items() if e and e.get("reason")]
         reasons = list(dict.fromkeys(told))
         counted = next((e for e in found.values() if e and e["n_subjects"]), None)
-        n = (
-            f"{counted['n_subjects']} × {counted['n_structures']}"
-            if counted and "n_structures" in counted
-            else "0"
-        )
+        n = size(counted) if counted and "n_structures" in counted else "0"
         head = {"reference": reference, "target": target, "metric": metric, "prompt": prompt, "grid": grid}
         rows.append({**head, **found, "n": n, "reasons": reasons})
     return rows

@@ -51,7 +51,7 @@ def gap_forest(entries: Sequence[Mapping[str, Any]], metric: str = "dice") -> by
     labels = [f"{MODALITY[r]} – {MODALITY[t]}, {p}" for p, r, t in groups]
     axes.set_yticks(range(len(groups)), labels)
     axes.set_ylim(len(groups) - 0.5, -0.5)
-    axes.set_xlabel(f"gap in {METRIC.get(metric, metric)} (95 % CI over subjects)")
+    axes.set_xlabel(f"gap in {METRIC.get(metric, metric)} (95 % CI over patients)")
     _clean(axes, grid="x")
     _stage_legend(figure, [s for s in STAGE if any(e["stage"] == s for e in shown)])
     return png(figure)

@@ -66,7 +66,7 @@ def print_result(
         console.print(terms)
     columns = in_order(columns_of(own))
     if any(column in MODALITY for column in columns):
-        console.print("gap = reference - target, same subjects and structures; [95 % CI over subjects]")
+        console.print("gap = reference - target, same subjects and structures; [95 % CI over patients]")
     if notice := together_notice(columns):
         console.print(notice)
 

@@ -125,6 +125,24 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def people(entry: Mapping[str, Any]) -> str:
+    """`8 subjects`, or `8 subjects of 4 patients` where some are of one person, of an entry of gap.json."""
+    subjects, patients = count(entry["n_subjects"], "subject"), _fewer_patients(entry)
+    return f"{subjects} of {patients}" if patients else subjects
+
+
+def size(entry: Mapping[str, Any]) -> str:
+    """`8 × 13` subjects and structures, or `8 (4 patients) × 13`."""
+    patients = f" ({told})" if (told := _fewer_patients(entry)) else ""
+    return f"{entry['n_subjects']}{patients} × {entry['n_structures']}"
+
+
+def _fewer_patients(entry: Mapping[str, Any]) -> str:
+    # runs made before patients were counted do not say
+    patients = entry.get("n_patients", entry["n_subjects"])
+    return "" if patients == entry["n_subjects"] else count(patients, "patient")
+
+
 def select(entries: Sequence[Mapping[str, Any]], **wanted: str) -> Mapping[str, Any] | None:
     """The first entry of a list of gap.json that matches `wanted`, or None."""
     return next((e for e in entries if all(e.get(k) == v for k, v in wanted.items())), None)
