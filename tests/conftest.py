@@ -60,6 +60,12 @@ def dicom_labels() -> ModuleType:
     return _helper("data/io/dicom/label_writer.py")
 
 
+@pytest.fixture(scope="session")
+def run_folders() -> ModuleType:
+    """The writer of run folders, tests/runs/folder_writer.py."""
+    return _helper("runs/folder_writer.py")
+
+
 def _helper(name: str) -> ModuleType:
     path = Path(__file__).parent / name
     spec = spec_from_file_location(path.stem, path)

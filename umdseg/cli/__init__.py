@@ -19,6 +19,7 @@ DOORS = {
 COMMANDS = {
     "prepare": "DICOM or a public dataset -> images, labels and a manifest",
     "combine": "average, add or subtract saved adapters",
+    "compare": "finished runs side by side: cost, scores, what was closed, won back and forgotten",
     "check": "look over configuration, data, model and machine before a run",
 }
 

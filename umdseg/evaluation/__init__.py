@@ -6,7 +6,9 @@ from __future__ import annotations
 from umdseg.evaluation.cases import COLUMNS, merge, read_cases, write_cases
 from umdseg.evaluation.gap import gap
 from umdseg.evaluation.options import BASELINES, EvaluationOptions
+from umdseg.evaluation.paired import paired_difference
 from umdseg.evaluation.summary import summarise
+from umdseg.evaluation.won_back import won_back
 
 __all__ = [
     "BASELINES",
@@ -14,7 +16,9 @@ __all__ = [
     "EvaluationOptions",
     "gap",
     "merge",
+    "paired_difference",
     "read_cases",
     "summarise",
+    "won_back",
     "write_cases",
 ]

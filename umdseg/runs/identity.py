@@ -14,26 +14,26 @@ from umdseg.files import sha256_file, sha256_value
 from umdseg.runs.places import by_content
 
 # where results go, how they are shown, and where inputs lie (their content is hashed instead)
-_BESIDE_THE_POINT = (
+BESIDE_THE_POINT = (
     *("runs_dir", "name", "tags", "resume", "callbacks.progress_every", "callbacks.checkpoint_every"),
     *("data.root", "data.manifest", "data.cache_dir", "data.cache_gb", "data.workers"),
     *("model.accept_licence", "data.structures_file", "data.labels", "data.labels_dir"),
     *("adapter.path", "fusion.path", "trainer.log_every_n_steps"),
     *("save_predictions", "evaluation.save_predictions", "evaluation.overlay_subjects"),
 )
-_FOR_FITTING = ("fit.", "callbacks.", "ckpt_path")
+FOR_FITTING = ("fit.", "callbacks.", "ckpt_path")
 
 
 def essential(settings: Settings) -> dict[str, Any]:
     """The settings that change the result, config path -> value."""
     flat = {k: v for k, v in by_content(flatten(settings)).items() if not k.startswith("logger.")}
     if settings.run.task == "evaluate":
-        flat = {k: v for k, v in flat.items() if not k.startswith(_FOR_FITTING)}
+        flat = {k: v for k, v in flat.items() if not k.startswith(FOR_FITTING)}
     weights = flat.pop("model.weights")
     flat["model.random"] = weights == "random"
     if flat.get("ckpt_path"):
         flat["ckpt_path"] = sha256_file(Path(flat["ckpt_path"]).expanduser())
-    return {k: v for k, v in flat.items() if k not in _BESIDE_THE_POINT}
+    return {k: v for k, v in flat.items() if k not in BESIDE_THE_POINT}
 
 
 def run_hash(settings: Settings, data: str, weights: str | None, adapter: str | None = None) -> str:
