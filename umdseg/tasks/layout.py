@@ -9,7 +9,7 @@ from torch import nn
 def channels_last(module: nn.Module) -> None:
     """Put the weights of 3-D convolutions (O, I, X, Y, Z) into channels-last order, in place.
 
-    Values, shapes and names stay; a convolution takes its order from its weights, so that inputs need no change.
+    Values, shapes and names stay; a convolution takes its order from its weights, so inputs need no change.
     """
     _ordered(module, torch.channels_last_3d)
 
