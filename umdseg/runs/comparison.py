@@ -157,7 +157,7 @@ def _statistic(entries: Sequence[Entry], target: str, prompt: str) -> Entry:
     """The entry of gap.json with the most subjects, where a target has several references."""
     fitting = [e for e in entries if (e["target"], e["prompt"]) == (target, prompt)]
     if not fitting:
-        return {"value": None, "ci": None, "reason": "nothing is scored before and after in another modality, too"}
+        return {"value": None, "ci": None, "reason": "not scored before and after beside another modality"}
     best = max(fitting, key=lambda e: (e["value"] is not None, e["n_subjects"]))
     kept = ("reference", "value", "ci", "n_patients", "n_subjects", "n_structures", "reason")
     return {name: best[name] for name in kept if name in best}
