@@ -69,6 +69,9 @@ def compare(lines: Sequence[Line], against: Sequence[Line], asked: Asked) -> dic
     for goal in against:
         notes += unlike(lines[0], goal, asked.metric, f"the goal {goal.label}")
     rows = [row for column in wanted for row in rows if row["modality"] == column]
+    shown = {row["line"] for row in rows}
+    for line in (line for line in lines if line.number not in shown):
+        notes.append(f"line {line.number}, {line.label}, has rows of {', '.join(columns(line.cases))} only")
     notes += list(_uneven(lines, rows, asked))
     apart = differing(lines)
     told = [{**_told(line), "settings": {n: line.first.asked().get(n) for n in apart}} for line in lines]
