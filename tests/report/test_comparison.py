@@ -86,8 +86,8 @@ def words(line: str) -> str:
 def test_what_all_lines_share_stands_above_the_table() -> None:
     lines = list(text(comparison(row(1), row(2))))
     assert lines[0] == "PET, prompt auto: Dice; 8 patients × 13 structures; seed 0; 200 steps"
-    assert words(lines[1]) == "# parameters share fit s zero-shot adapted closure forgetting"
-    assert words(lines[2]) == "1 lora 2 1,000 of 2,000 2 % 12 0.200 0.600 0.700 [0.600, 0.800] –"
+    assert words(lines[1]) == "# parameters share fit s zero-shot adapted closure"
+    assert words(lines[2]) == "1 lora 2 1,000 of 2,000 2 % 12 0.200 0.600 0.700 [0.600, 0.800]"
     assert lines[4] == "  lines 1, 2: forgetting: nobody has CT"
     assert lines[-1] == "note: lines 1 and 2: other data"
 

@@ -284,3 +284,9 @@ def test_a_goal_that_is_not_alike_is_called_by_its_name(write: Any) -> None:
     goal = supervised(write, code="other", volume=100.0)
     notes = compare(lines(write("a")), lines(goal), ASKED)["notes"]
     assert notes == ["line 1 and the goal full supervised: run by other versions of the code"]
+
+
+def test_a_line_without_rows_is_told(write: Any) -> None:
+    ct = write("ct", {("zero_shot", "ct"): list(CT)}, {"adapter.name": "none"})
+    notes = compare(lines(write("a"), ct), [], ASKED)["notes"]
+    assert notes == ["line 2, zero-shot, has rows of ct only"]

@@ -102,23 +102,32 @@ def _shared(rows: Sequence[Entry], *names: str) -> bool:
 
 
 def _cells(rows: Sequence[Entry], minus_first: Sequence[Entry]) -> list[dict[str, str]]:
-    table = []
-    for row in rows:
-        cells = {"#": str(row["line"]), "": row["label"]}
-        cells |= (
-            {}
-            if _shared(rows, "n_patients", "n_structures")
-            else {"n": f"{row['n_patients']} × {row['n_structures']}"}
-        )
-        cells |= {} if _shared(rows, "seed") else {"seed": str(row["seed"])}
-        cells |= {"parameters": _parameters(row), "share": _share(row["share"])}
-        cells |= {} if _shared(rows, "steps") else {"steps": _count(row["steps"])}
-        cells |= {"fit s": number(row["fit_seconds"], 0)}
-        cells |= {"zero-shot": number(row["zero_shot"]), "adapted": number(row["adapted"])}
-        shown = [name for name in _STATISTICS if any(other[name] is not None for other in rows)]
-        cells |= {name.replace("_", " "): with_interval(row[name]) for name in shown}
-        table.append(cells | (_minus_first(row, minus_first) if minus_first else {}))
-    return table
+    """What differs from line to line and is known of any."""
+    own = {
+        **{"#": [str(row["line"]) for row in rows], "": [row["label"] for row in rows]},
+        "n": [] if _shared(rows, "n_patients", "n_structures") else [_size(row) for row in rows],
+        "seed": [] if _shared(rows, "seed") else [str(row["seed"]) for row in rows],
+        "parameters": [_parameters(row) for row in rows],
+        "share": [_share(row["share"]) for row in rows],
+        "steps": [] if _shared(rows, "steps") else [_count(row["steps"]) for row in rows],
+        "fit s": [number(row["fit_seconds"], 0) for row in rows],
+        "zero-shot": [number(row["zero_shot"]) for row in rows],
+        "adapted": [number(row["adapted"]) for row in rows],
+        **{name.replace("_", " "): [_value(row[name]) for row in rows] for name in _STATISTICS},
+    }
+    known = {name: cells for name, cells in own.items() if any(cell != MISSING for cell in cells)}
+    table = [{name: cells[place] for name, cells in known.items()} for place in range(len(rows))]
+    if not minus_first:
+        return table
+    return [cells | _minus_first(row, minus_first) for cells, row in zip(table, rows, strict=True)]
+
+
+def _value(entry: Entry | None) -> str:
+    return MISSING if entry is None else with_interval(entry)
+
+
+def _size(row: Entry) -> str:
+    return f"{row['n_patients']} × {row['n_structures']}"
 
 
 def _minus_first(row: Entry, entries: Sequence[Entry]) -> dict[str, str]:

@@ -69,6 +69,9 @@ def compare(lines: Sequence[Line], against: Sequence[Line], asked: Asked) -> dic
     for goal in against:
         notes += unlike(lines[0], goal, asked.metric, f"the goal {goal.label}")
     rows = [row for column in wanted for row in rows if row["modality"] == column]
+    shown = {row["line"] for row in rows}
+    for line in (line for line in lines if line.number not in shown):
+        notes.append(f"line {line.number}, {line.label}, has rows of {', '.join(columns(line.cases))} only")
     notes += list(_uneven(lines, rows, asked))
     apart = differing(lines)
     told = [{**_told(line), "settings": {n: line.first.asked().get(n) for n in apart}} for line in lines]
@@ -157,7 +160,7 @@ def _statistic(entries: Sequence[Entry], target: str, prompt: str) -> Entry:
     """The entry of gap.json with the most subjects, where a target has several references."""
     fitting = [e for e in entries if (e["target"], e["prompt"]) == (target, prompt)]
     if not fitting:
-        return {"value": None, "ci": None, "reason": "nothing is scored before and after in another modality, too"}
+        return {"value": None, "ci": None, "reason": "not scored before and after beside another modality"}
     best = max(fitting, key=lambda e: (e["value"] is not None, e["n_subjects"]))
     kept = ("reference", "value", "ci", "n_patients", "n_subjects", "n_structures", "reason")
     return {name: best[name] for name in kept if name in best}

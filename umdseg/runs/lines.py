@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from umdseg.errors import UserError
+from umdseg.evaluation.inputs import JOINT
 from umdseg.runs.finished import FinishedRun
+from umdseg.vocabulary import MODALITIES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,10 +177,15 @@ def _name(line: Line, with_model: bool) -> str:
     return f"{model}{run.method}{size}{fused}{' supervised' if run.stage == 'supervised' else ''}"
 
 
-def _apart(line: Line, alike: Sequence[Line]) -> list[str]:
-    """Settings that not all of these lines share, as `lr=0.001`."""
-    own = line.first.asked()
-    return [f"{name.partition('.')[2] or name}={_shown(own.get(name))}" for name in differing(alike)]
+def _apart(line: Line, alike: Sequence[Line]) -> Iterator[str]:
+    """What not all of these lines share: modalities trained on as `on ct+pet`, settings as `lr=0.001`."""
+    own, names = line.first.asked(), differing(alike)
+    trained = line.first.trained_on
+    if trained and any(other.first.trained_on != trained for other in alike):
+        # a weight of 0 and none at all are the same, so names of weights would say too much
+        names = [name for name in names if not name.startswith("data.train_modalities")]
+        yield f"on {JOINT.join(modality for modality in MODALITIES if modality in trained)}"
+    yield from (f"{name.partition('.')[2] or name}={_shown(own.get(name))}" for name in names)
 
 
 def differing(lines: Sequence[Line]) -> list[str]:
