@@ -23,6 +23,9 @@ CARD = Preprocessing((3.0, 3.0, 3.0), dict.fromkeys(MODALITIES, WINDOW), None, (
 LANDMARK, SIGMA = np.array([7.3, -4.1, 11.7]), 7.0
 
 
+OFF = {"gamma": 0.0, "scale": 0.0, "shift": 0.0}
+
+
 def turned(degrees: float) -> np.ndarray:
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
@@ -110,10 +113,9 @@ def test_a_landmark_falls_on_the_same_voxel_in_every_modality(module, reference:
 
 
 def test_misalignment_moves_images_by_millimetres_but_neither_the_reference_nor_the_label(module) -> None:
-    off = {"gamma": 0.0, "scale": 0.0, "shift": 0.0}
     chosen = {"augment": True, "foreground": 1.0}
-    still = module({"A": MODALITIES}, augmentation=AugmentationOptions(**off), **chosen)
-    moved = module({"A": MODALITIES}, augmentation=AugmentationOptions(**off, misalign_mm=5.0), **chosen)
+    still = module({"A": MODALITIES}, augmentation=AugmentationOptions(**OFF), **chosen)
+    moved = module({"A": MODALITIES}, augmentation=AugmentationOptions(**OFF, misalign_mm=5.0), **chosen)
     data, other = still.train_dataloader().dataset, moved.train_dataloader().dataset
     shifts = []
     for number in range(150):
@@ -198,3 +200,37 @@ def test_a_scan_without_a_label_is_taken_and_one_that_nobody_has_is_told(module,
     told = [line for line in capsys.readouterr().err.splitlines() if "not trained on" in line]
     assert told == ["mr: 0 of 1 training subjects have a scan; not trained on"]
     assert list(made.train_dataloader().dataset[0].image) == ["ct", "pet"]
+
+
+def test_a_landmark_falls_on_the_same_voxel_in_every_mirrored_modality(module) -> None:
+    chosen = {"augment": True, "foreground": 1.0}
+    data = module({"A": MODALITIES}, augmentation=AugmentationOptions(**OFF, mirror=True), **chosen)
+    still = module({"A": MODALITIES}, augmentation=AugmentationOptions(**OFF), **chosen)
+    drawn, plain = data.train_dataloader().dataset, still.train_dataloader().dataset
+    turned, seen = 0, 0
+    for number in range(60):
+        item: PairedItem = drawn[number]
+        turned += not torch.equal(item.label, plain[number].label)
+        wanted = landmark(item)
+        if (wanted < 6).any() or (wanted > 13).any():
+            continue
+        seen += 1
+        for modality in MODALITIES:
+            np.testing.assert_allclose(centre(item.image[modality]), wanted, atol=0.2, err_msg=modality)
+        np.testing.assert_allclose(np.argwhere(item.label[0].numpy() == 2).mean(axis=0), wanted, atol=0.5)
+    assert seen >= 3
+    assert turned >= 30
+
+
+def test_single_scans_are_mirrored_with_their_label(module) -> None:
+    options = {"augment": True, "foreground": 1.0, "paired": False, "train_modalities": {"ct": 1.0}}
+    data = module({"A": ("ct",)}, augmentation=AugmentationOptions(**OFF, mirror=True), **options)
+    patches = data.train_dataloader().dataset
+    signs = set()
+    for number in range(20):
+        item = patches[number]
+        signs.add(tuple(np.sign(np.diag(item.affine.numpy())[:3])))
+        wanted = landmark(item)
+        if (wanted > 6).all() and (wanted < 13).all():
+            np.testing.assert_allclose(centre(item.image), wanted, atol=0.2)
+    assert len(signs) > 3

@@ -441,3 +441,17 @@ def test_a_zero_shot_table_made_before_is_reused(reader, tmp_path) -> None:
     assert again.cases.drop(columns=own).equals(first.cases.drop(columns=own))
     # the rows are the new run's: it may train on other subjects
     assert again.cases[own].drop_duplicates().to_numpy().tolist() == [[1, 3]]
+
+
+def test_baselines_answer_to_the_same_label_as_the_models(tmp_path: Path) -> None:
+    one = subject(tmp_path, "a")
+    dataset = PairedDataset("boxes", (one,), STRUCTURES)
+    rows = {}
+    for label in ("own", "ct"):
+        options = EvaluationOptions(baselines=["pet_threshold_41"], label=label)
+        cases = on_grid(evaluate_baselines(dataset, [], [one], options=options, progress=False))
+        (rows[label],) = cases.to_dict("records")
+    assert (rows["own"]["condition"], rows["ct"]["condition"]) == ("", "label_from_ct")
+    for label, modality in (("own", "pet"), ("ct", "ct")):
+        count = (read_label(one.scans[modality].label).array == STRUCTURES["tumour"]).sum()
+        assert rows[label]["volume_ref_ml"] == pytest.approx(count * GRIDS[modality].voxel_ml)

@@ -264,3 +264,35 @@ def test_a_fused_model_given_one_scan_is_compared_with_the_base_on_that_scan() -
     # every subject: 0.3 won, of 0.9 less what PET had
     assert closure["value"] == pytest.approx(0.3 / (0.6 - 0.0025), rel=1e-6)
     assert {entry["stage"] for entry in found["gaps"]} == {"zero_shot", "adapted"}
+
+
+def test_one_label_for_all_inputs_makes_different_inputs_answer_for_the_same_voxels(tmp_path: Path) -> None:
+    one = person(tmp_path, "a", ("ct", "pet", "mr"), ("ct", "pet", "mr"))
+    # a label of another size on the MR, so that a score against the wrong one would differ
+    grid = GRIDS["mr"]
+    index = np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"), -1).reshape(-1, 3)
+    larger = (np.abs(grid.to_world(index)) < 14).all(1).reshape(grid.shape)
+    write_volume(Volume((IDS["tumour"] * larger).astype(np.int16), grid), tmp_path / "a_mr_label.nii.gz")
+    other = person(tmp_path, "b", ("ct", "pet"))
+    people = PairedDataset("pairs", (one, other), IDS)
+    asked = {"stage": "zero_shot", "model": "x", "bad_intensity": "warn", "progress": False}
+    volumes = {}
+    for label in ("own", "mr"):
+        options = EvaluationOptions(label=label)
+        for name, given in (("pair", PAIR), ("single", ("ct",))):
+            scored = {"options": options, "modalities": given, **asked}
+            cases = evaluate(model(*given), people, people.subjects, **scored)
+            rows = on_grid(cases[cases.structure == "tumour"]).set_index("subject")
+            volumes[label, name] = rows.volume_ref_ml.to_dict()
+            told = "label_from_mr" if label == "mr" else ""
+            assert rows.condition.to_dict() == {"a": told, "b": ""}
+    count = {m: int((read_label(tmp_path / f"a_{m}_label.nii.gz").array > 0).sum()) for m in ("ct", "mr")}
+    ml = {m: count[m] * GRIDS[m].voxel_ml for m in count}
+    assert ml["ct"] != pytest.approx(ml["mr"], rel=0.1)
+    for name in ("pair", "single"):
+        assert volumes["own", name]["a"] == pytest.approx(ml["ct"])
+        assert volumes["mr", name]["a"] == pytest.approx(ml["mr"])
+        # without such a label, its own
+        assert volumes["mr", name]["b"] == volumes["own", name]["b"]
+    with pytest.raises(UserError, match=r"evaluation\.label"):
+        EvaluationOptions(label="petct").validate()

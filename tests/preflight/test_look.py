@@ -11,7 +11,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from umdseg.backbones.sam3d_cards import sam_med3d_turbo_card
+from umdseg.backbones.vista3d_cards import vista3d_tiny_card
+from umdseg.backbones.windows import windowed
 from umdseg.data.checks import check_subjects, read_all
+from umdseg.data.geometry import Grid
 from umdseg.data.io.nifti import read_image
 from umdseg.data.manifest import read_manifest
 from umdseg.data.verdict import Finding
@@ -20,6 +24,7 @@ from umdseg.preflight.check import Check
 from umdseg.preflight.deep import voxels
 from umdseg.preflight.look import look
 from umdseg.preflight.table import grouped, table
+from umdseg.preflight.windows import window
 
 
 @pytest.fixture(autouse=True)
@@ -43,8 +48,8 @@ def test_clean_data_pass_every_check(bodies: Callable) -> None:
     found = checks(bodies(12), read=True)
     assert told(found) == []
     assert list(found) == [
-        *("configuration", "data", "files", "splits", "weights", "structures", "prompts", "adapter"),
-        *("memory", "time", "disk", "voxels", "labels", "space"),
+        *("configuration", "data", "files", "splits", "weights", "structures", "prompts", "window"),
+        *("adapter", "memory", "time", "disk", "voxels", "labels", "space"),
     ]
     assert found["data"].numbers == "mine: 12 subjects, 12 ct, 12 pet"
     assert found["splits"].numbers == "6 to train on, 6 scored"
@@ -267,3 +272,21 @@ def rewrite(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
     image = nib.load(path)
     array = volume.array if volume else np.asarray(image.dataobj)
     nib.save(nib.Nifti1Image(change(array).astype(array.dtype), image.affine), path)
+
+
+def test_the_share_of_a_window_that_scans_fill_is_told_with_the_window_that_would_do() -> None:
+    card = vista3d_tiny_card()
+    # 6 mm voxels: 20, 40 and 22 along each axis of the model's grid
+    cubes = [Grid((n, n, n), np.diag([mm, mm, mm, 1.0])) for n, mm in ((60, 2.0), (40, 6.0), (44, 3.0))]
+    filled = 22**3 / (72 * 48 * 64)
+    told = window(card, cubes).numbers
+    assert f"median scan fills {filled:.0%}" in told
+    assert "model.window=[40,40,40] holds every scan" in told
+    assert "model.window" not in window(windowed(card, (24, 24, 24)), cubes).numbers
+    assert window(card, []).numbers == "72 x 48 x 64 voxels"
+    assert "the only one it takes" in window(sam_med3d_turbo_card(), cubes).numbers
+
+
+def test_a_window_that_does_not_fit_is_refused_once(bodies: Callable) -> None:
+    found = checks(bodies(2), "model.window=[30,32,32]")
+    assert [f.where for c in found.values() for f in c.findings if f.level == "refuse"] == ["model.window"]

@@ -9,6 +9,7 @@ from umdseg import registry
 from umdseg.backbones.base import Backbone, Features
 from umdseg.backbones.card import Card, Crop, Intensity, Weights
 from umdseg.backbones.options import ModelOptions
+from umdseg.backbones.windows import windowed
 from umdseg.errors import unknown
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Intensity",
     "ModelOptions",
     "Weights",
+    "build",
     "load_backbone",
 ]
 
@@ -40,11 +42,20 @@ def load_backbone(
     Raises:
         UserError: unknown name, weights missing, or weights of another network.
     """
-    factory = registry.resolve("model", name)
-    cls = getattr(factory, "Options", ModelOptions)
+    cls = getattr(registry.resolve("model", name), "Options", ModelOptions)
     known = [spec.name for spec in fields(cls)]
     for key in options:
         if key not in known:
             raise unknown(f"option of model {name}", key, known)
-    backbone: Backbone = factory(cls(name=name, weights=weights, accept_licence=accept_licence, **options))
+    return build(cls(name=name, weights=weights, accept_licence=accept_licence, **options))
+
+
+def build(options: ModelOptions) -> Backbone:
+    """The model its options name, in eval mode, on the window they name.
+
+    Raises:
+        UserError: as `load_backbone`, or a window that does not fit the model.
+    """
+    backbone: Backbone = registry.resolve("model", options.name)(options)
+    backbone.card = windowed(backbone.card, options.window)
     return backbone.eval()

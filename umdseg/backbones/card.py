@@ -117,6 +117,7 @@ class Card:
         stem: name of the first convolution (for early fusion).
         citation: what to cite.
         scratch: there are no weights to be had: the network is to be trained here, from a random start.
+        fixed_window: no other window will do: learned positions, plans, or a volume loop of its own.
     """
 
     name: str
@@ -146,6 +147,7 @@ class Card:
     prompt_parameters: str = ""
     slicewise: bool = False
     scratch: bool = False
+    fixed_window: bool = False
 
     def knows(self, structure: str) -> bool:
         """Whether the model has the structure, itself or as a group of structures it has."""

@@ -13,11 +13,14 @@ class ModelOptions:
         name: registered name.
         weights: None = the card's source (shipped with the package, or downloaded), `random`, or a file.
         accept_licence: the user has read and accepts the terms of weights that are downloaded.
+        window: (X, Y, Z) voxels, along the model's own axes, of a training patch and of a test window alike;
+            None = the card's. For small scans: what a window holds beyond the scan is computed for nothing.
     """
 
     name: str = "vista3d_tiny"
     weights: str | None = None
     accept_licence: bool = False
+    window: tuple[int, int, int] | None = None
 
 
 @dataclass

@@ -86,4 +86,5 @@ def _card(name: str, weights: Weights, trained_on: tuple[Modality, ...], citatio
         stem="image_encoder.patch_embed.proj",
         citation=citation,
         overlap=0.5,
+        fixed_window=True,
     )

@@ -92,7 +92,13 @@ def coerce(value: Any, hint: Any) -> Any:
         result = getattr(OmegaConf.to_object(box), "value")  # noqa: B009
     except OmegaConfBaseException as error:
         raise ValueError(described(hint), None) from error
-    return tuple(result) if get_origin(hint) is tuple and result is not None else result
+    arms = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    sized = next((arm for arm in arms if get_origin(arm) is tuple), None)
+    if sized is None or result is None:
+        return result
+    if len(result) != len(get_args(sized)):
+        raise ValueError(described(hint), None)
+    return tuple(result)
 
 
 def described(hint: Any) -> str:

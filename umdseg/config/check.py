@@ -9,7 +9,9 @@ from typing import Any, get_origin, get_type_hints
 from hydra.core.global_hydra import GlobalHydra
 
 from umdseg.adapters.matrix import applicable
+from umdseg.backbones.card import Card
 from umdseg.backbones.listing import takes
+from umdseg.backbones.windows import windowed
 from umdseg.config.build import UNKNOWN, build
 from umdseg.config.compose import composed, hydra_session, is_group, normalise, parse, search_problems
 from umdseg.config.hardware import hardware_problems
@@ -204,8 +206,7 @@ def _self_checks(settings: Settings, known: Sequence[Problem]) -> list[Problem]:
 
 def _fitting(settings: Settings) -> list[Problem]:
     """What a model's card says against adapter and fusion, where it is known before building."""
-    told = getattr(resolve("model", settings.model.name), "listing", None)
-    card = None if told is None else told().card
+    card = _card(settings)
     if card is None or settings.run.task == "evaluate":
         return []
     found = []
@@ -218,6 +219,13 @@ def _fitting(settings: Settings) -> list[Problem]:
         given = f"'{method}' with model '{card.name}'"
         found.append(Problem("adapter", given, f"another (umdseg list adapters --matrix): {why}"))
     return found
+
+
+def _card(settings: Settings) -> Card | None:
+    """The model's card, where it is known before building."""
+    told = getattr(resolve("model", settings.model.name), "listing", None)
+    card: Card | None = None if told is None else told().card
+    return card
 
 
 def _together(settings: Settings) -> list[Problem]:
@@ -244,6 +252,10 @@ def _tests(settings: Settings) -> Iterator[Callable[[], Any]]:
         test = getattr(options, "validate", None) or getattr(options, "check", None)
         if test is not None:
             yield test
+    card = _card(settings)
+    if card is not None and not card.scratch:
+        # those trained from scratch have sizes of their own, which their options check
+        yield lambda: windowed(card, settings.model.window)
     # a source without its files says what to give as the first thing it does; it reads nothing
     if any(getattr(settings.data, key, "") is None for key in ("manifest", "root")):
         source = resolve("data", settings.data.name)(settings.data)

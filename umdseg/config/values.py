@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from umdseg.errors import nearest
-from umdseg.evaluation.options import BASELINES
+from umdseg.evaluation.options import BASELINES, LABELS
 from umdseg.metrics import METRICS
 from umdseg.registry import names
 from umdseg.vocabulary import MODALITIES, Split
@@ -137,6 +137,7 @@ RULES: Mapping[str, Range | OneOf | FileName | Pattern] = {
     "evaluation.box_jitter_mm": Range(0),
     "evaluation.bootstrap": Range(100),
     "evaluation.overlap": Range(0, 0.9),
+    "evaluation.label": OneOf(LABELS),
     "evaluation.precision": OneOf(("auto", "fp32", "bf16")),
     "evaluation.overlay_subjects": Range(0),
     "trainer.num_nodes": Range(1),

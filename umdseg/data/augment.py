@@ -1,4 +1,4 @@
-"""Small changes of training patches, by modality. No flips: left and right organs have different names."""
+"""Small changes of training patches, by modality."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ class AugmentationOptions:
         mr_bias: coefficients of a smooth bias field of MR, drawn up to this (0.3 as MONAI's RandBiasField).
         misalign_mm: in paired samples, every scan but the reference moves by up to this along each axis, as
             breathing and motion between two scans do; labels stay.
+        mirror: turn each axis round half the time; refused where structures have a left and a right.
     """
 
     gamma: float = 0.22
@@ -46,6 +47,7 @@ class AugmentationOptions:
     pet_blur_mm: float = 0.0
     mr_bias: float = 0.0
     misalign_mm: float = 0.0
+    mirror: bool = False
 
     def validate(self) -> None:
         """Refuse negative strengths, and a scale that could turn values over.

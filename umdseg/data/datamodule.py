@@ -18,6 +18,7 @@ from umdseg.data.dataset import PairedDataset, few_shots
 from umdseg.data.fov import Reference
 from umdseg.data.intensity import heed
 from umdseg.data.io.nifti import read_grid, read_image, read_label
+from umdseg.data.mirror import refuse_sides
 from umdseg.data.options import DataOptions
 from umdseg.data.paired import PairedItem, PairedPatches, ValidationPairs, collate_pairs, lattice, needed
 from umdseg.data.patches import Patch, Window, read_on, window_grid
@@ -59,6 +60,8 @@ class PairedDataModule(LightningDataModule):
         options.validate()
         self.dataset, self.preprocessing = dataset, preprocessing
         self.window, self.structures, self.seed = window, dataset.select(structures), seed
+        if options.augment and options.augmentation.mirror:
+            refuse_sides(self.structures)
         self.options = replace(options, structure_weights=self._weights(options.structure_weights))
         self._ids = [dataset.structures[name] for name in self.structures]
         self._allowed = list(dataset.structures.values())

@@ -10,6 +10,7 @@ import torch
 
 from umdseg.data.fov import Reference
 from umdseg.data.geometry import Grid
+from umdseg.data.mirror import mirrored, mirrored_affine
 from umdseg.data.options import DataOptions
 from umdseg.data.patches import Window, pick_value, place, read_on
 from umdseg.data.scans import ScanStore
@@ -125,6 +126,9 @@ class PairedPatches(Draws[PairedItem]):
         for m in [m for m in self.modalities if m in read]:
             part = self._misaligned(subject, scans[m], m, target, rng)
             image[m] = self.augmented(read[m][0] if part is None else part, affine, m, rng)
+        axes = self.turned(rng)
+        image = {m: mirrored(part, axes) for m, part in image.items()}
+        label, affine = mirrored(label, axes), mirrored_affine(affine, self.window, axes)
         # on another lattice than its own a thin structure may miss every voxel
         held = value is not None and bool((label == value).any())
         present = torch.tensor([m in read for m in self.modalities])

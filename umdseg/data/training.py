@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from umdseg.data.augment import augment
+from umdseg.data.mirror import drawn_axes, mirrored, mirrored_affine
 from umdseg.data.options import DataOptions
 from umdseg.data.patches import Window, pick_value, sample
 from umdseg.data.scans import READ_ERRORS, ScanStore
@@ -89,6 +90,10 @@ class Draws(Dataset[T], Generic[T]):
         scale = self.scans.preprocessing.intensity[modality]
         return augment(image, affine, modality, scale, self.options.augmentation, rng)
 
+    def turned(self, rng: np.random.Generator) -> tuple[int, ...]:
+        """The axes along which the next patch is mirrored."""
+        return drawn_axes(rng) if self.options.augment and self.options.augmentation.mirror else ()
+
     def annotated(self, subject: Subject) -> torch.Tensor:
         """(K,) bool: whether a subject's labels tell about each structure."""
         told = subject.annotated
@@ -117,6 +122,9 @@ class PatchDataset(Draws[Item]):
         value = pick_value(scan, rng, self.options.foreground, self.weights)
         image, label, affine = sample(scan, self.window, rng, value)
         image = self.augmented(image, affine, modality, rng)
+        axes = self.turned(rng)
+        image, label = mirrored(image, axes), mirrored(label, axes)
+        affine = mirrored_affine(affine, self.window, axes)
         tracer = subject.scans[modality].tracer_or_sequence or ""
         told = self.annotated(subject)
         return Item(image, label, affine, modality, subject.id, tracer, self.name(value), told, subject.site)

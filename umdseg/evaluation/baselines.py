@@ -14,6 +14,7 @@ from umdseg.data.fov import ON_CT, Reference
 from umdseg.data.geometry import Volume
 from umdseg.data.io.nifti import read_image
 from umdseg.evaluation.cases import case_table
+from umdseg.evaluation.inputs import label_condition, scored_scan
 from umdseg.evaluation.intensity import IntensityClassifier, fit_intensity
 from umdseg.evaluation.options import EvaluationOptions
 from umdseg.evaluation.references import Click, mask_on
@@ -92,11 +93,14 @@ def evaluate_baselines(
                 continue
             head = scan_head(run, subject, modality)
             image = read_image(subject.scans[modality].image, subject.id)
-            targets = truth.targets(modality, options.score_grids)
+            scored = scored_scan(subject, [modality], reference, options.label)
+            told = label_condition(modality, scored)
+            targets = truth.targets(scored, options.score_grids)
             for predicted in _predictions(
                 classifier, options.baselines, image, modality, names, clicks, prompts
             ):
                 name, mask = predicted.pop("structure"), predicted.pop("mask")
+                head["condition"] = "; ".join(filter(None, [told, predicted.pop("condition", "")]))
                 for target in targets:
                     row = {**head, **predicted, "structure": name, "score_grid": target.name}
                     if mask is None:

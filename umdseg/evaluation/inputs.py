@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from umdseg.backbones.base import Backbone
 from umdseg.data.fov import Reference
 from umdseg.errors import UserError
+from umdseg.evaluation.options import OWN
 from umdseg.fusion.base import Fused
 from umdseg.fusion.presence import subsets
 from umdseg.vocabulary import MODALITIES, Modality, Subject
@@ -59,13 +60,29 @@ def shown_scan(subject: Subject, given: Sequence[Modality], reference: Reference
     return reference.modality(part)
 
 
-def scored_scan(subject: Subject, given: Sequence[Modality], reference: Reference) -> Modality:
-    """The scan of an input whose label it is scored against: of those with one, the reference.
+def scored_scan(
+    subject: Subject, given: Sequence[Modality], reference: Reference, label: str = OWN
+) -> Modality:
+    """The scan whose label an input is scored against: of those given that have one, the reference.
 
     Where no scan has a label it is the reference all the same.
+
+    Args:
+        subject: whose scans.
+        given: of the input.
+        reference: policy of the reference.
+        label: a modality whose label comes first where the subject has it, given or not.
     """
+    first = next((m for m, scan in subject.scans.items() if m == label and scan.label is not None), None)
+    if first is not None:
+        return first
     labelled = [m for m in given if subject.scans[m].label is not None]
     return shown_scan(subject, labelled or given, reference)
+
+
+def label_condition(shown: Modality, scored: Modality) -> str:
+    """What the case table says of an input scored against the label of a scan it is not shown on."""
+    return "" if scored == shown else f"label_from_{scored}"
 
 
 def column_of(modality: str, subset: str = "") -> str:

@@ -9,7 +9,10 @@ from umdseg.data.options import refuse_repeats
 from umdseg.errors import UserError, unknown
 from umdseg.evaluation.cases import SCORE_GRIDS
 from umdseg.metrics import METRICS
+from umdseg.vocabulary import MODALITIES
 
+OWN = "own"
+LABELS = (OWN, *MODALITIES)
 BASELINES: tuple[str, ...] = ("intensity", "pet_threshold_30", "pet_threshold_41")
 
 
@@ -35,6 +38,9 @@ class EvaluationOptions:
         score_grids: `label` scores on each label's grid; `common` beside it on the subject's reference grid
             within the field of view that all its scored scans share, so that a tolerance means the same in
             all.
+        label: `own` scores each scan against its own label; ct, pet or mr everything of a subject against
+            that scan's, on its grid, so that different inputs answer for the same voxels (where a subject has
+            no such label, its own).
     """
 
     metrics: list[str] = field(default_factory=lambda: ["dice"])
@@ -49,6 +55,7 @@ class EvaluationOptions:
     overlay_subjects: int = 1
     old_structures: bool = True
     score_grids: list[str] = field(default_factory=lambda: list(SCORE_GRIDS))
+    label: str = OWN
 
     def validate(self) -> None:
         """Refuse what no evaluation can do.
@@ -64,7 +71,7 @@ class EvaluationOptions:
         for name in self.metrics:
             if name not in METRICS:
                 raise unknown("metric", name, METRICS, where="evaluation.metrics")
-        self._check_grids()
+        self._check_targets()
         for name in self.baselines:
             if name not in BASELINES:
                 raise unknown("baseline", name, BASELINES, where="evaluation.baselines")
@@ -92,7 +99,9 @@ class EvaluationOptions:
                 "too few bootstrap resamples", where="evaluation.bootstrap", expected="at least 100"
             )
 
-    def _check_grids(self) -> None:
+    def _check_targets(self) -> None:
+        if self.label not in LABELS:
+            raise unknown("label", self.label, LABELS, where="evaluation.label")
         where = "evaluation.score_grids"
         refuse_repeats(where, self.score_grids)
         for name in self.score_grids:

@@ -18,7 +18,7 @@ from umdseg.data.io.nifti import read_image
 from umdseg.data.options import refuse_repeats
 from umdseg.evaluation.cases import case_table
 from umdseg.evaluation.contours import CONTOUR_KINDS
-from umdseg.evaluation.inputs import inputs_of, looked_at, scored_scan, shown_scan
+from umdseg.evaluation.inputs import inputs_of, label_condition, looked_at, scored_scan, shown_scan
 from umdseg.evaluation.options import EvaluationOptions
 from umdseg.evaluation.predictions import JointScan, write_index
 from umdseg.evaluation.rows import input_head, run_head, unscored
@@ -58,7 +58,8 @@ def evaluate(
 
     A model that takes several scans of one person together (`backbone.takes`) is scored on them as one: its
     rows say `ct+pet`, `subset` what it was given. They are scored against the label of the reference scan,
-    or of the first other one that has a label, which `condition` then says (`label_from_pet`).
+    or of the first other one that has a label, which `condition` then says (`label_from_pet`). With
+    `options.label` everything is scored against the label of that modality, where the subject has it.
 
     With `common` among `options.score_grids` each scan of a subject with several is scored once more on the
     subject's reference grid, within the field of view that all its scans of `modalities` share.
@@ -150,10 +151,11 @@ def _subject_rows(
         for modality in given:
             if modality not in volumes:
                 volumes[modality] = _read(task, subject, modality, truth, scans)
-        shown, scored = (choose(subject, given, task.reference) for choose in (shown_scan, scored_scan))
+        shown = shown_scan(subject, given, task.reference)
+        scored = scored_scan(subject, given, task.reference, task.options.label)
         targets = truth.targets(scored, task.options.score_grids)
         own = {modality: volumes[modality] for modality in given}
-        condition = "" if scored == shown else f"label_from_{scored}"
+        condition = label_condition(shown, scored)
         case = Case(subject, own, volumes[shown].grid, targets, clicks, head, boxes, condition, contours)
         rows += scan_rows(task, case)
         if task.backbone.takes:

@@ -121,11 +121,17 @@ class Truth:
         }
 
     def targets(self, modality: Modality, score_grids: Sequence[str]) -> list[Target]:
-        """What one scan is scored on: the label's grid first, the common one where there is one."""
+        """What a label is compared with: on its own grid first, on the common one where there is one.
+
+        Args:
+            modality: of the scan whose label it is; without one there is only the scan's grid.
+            score_grids: those wanted.
+        """
         label = self.labels.get(modality)
-        own = Target("label", self.grids[modality], None)
         if label is not None:
             own = Target("label", label.grid, label.array)
+        else:
+            own = Target("label", self.grids[modality], None)
         if "common" not in score_grids or self.common is None:
             return [own]
         moved = None if label is None else self._on_common(label, self.common.grid)

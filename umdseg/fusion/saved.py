@@ -31,6 +31,7 @@ class FusionCard:
         options: of the fusion.
         parameters: number of trained values.
         adapter: hash of the folder of the adapter it was trained with, None without one.
+        window: (X, Y, Z) voxels of training; empty in older files.
     """
 
     kind: str
@@ -42,6 +43,7 @@ class FusionCard:
     options: dict[str, Any] = field(default_factory=dict)
     parameters: int = 0
     adapter: str | None = None
+    window: list[int] = field(default_factory=list)
 
     @classmethod
     def of(cls, fused: Fused, adapter: str | None = None) -> FusionCard:
@@ -56,6 +58,7 @@ class FusionCard:
             options={k: v for k, v in asdict(fused.options).items() if k not in ("name", "path")},
             parameters=sum(p.numel() for p in fused.parts.parameters()),
             adapter=adapter,
+            window=list(fused.card.window),
         )
 
     @classmethod
@@ -111,6 +114,10 @@ def load_fusion(folder: Path | str, backbone: Backbone) -> Fused:
     ):
         if own != given:
             raise UserError(f"the fusion was made for {what} {own}, not {given}", where=folder)
+    own_window = list(backbone.card.window)
+    if card.window and card.window != own_window:
+        told = f"the fusion was trained with another window than {backbone.card.name} now works with"
+        raise UserError(told, where=folder, expected=f"window {card.window}, not {own_window}")
     factory: type[Fused] = registry.resolve("fusion", card.kind)
     options = factory.Options(name=card.kind, path=str(folder), **card.options)
     more = {"structures": card.structures} if card.kind == "late" else {}

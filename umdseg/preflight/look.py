@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from umdseg.config.hardware import device_of
 from umdseg.config.schema import Settings
 from umdseg.data.checks import Headers
 from umdseg.data.dataset import PairedDataset
+from umdseg.data.geometry import Grid
 from umdseg.data.verdict import Finding
 from umdseg.errors import UserError
 from umdseg.preflight import model, together
@@ -21,6 +22,7 @@ from umdseg.preflight.deep import voxels
 from umdseg.preflight.estimate import Work, estimate
 from umdseg.preflight.files import dataset_of, headers_of
 from umdseg.preflight.people import splits
+from umdseg.preflight.windows import window
 from umdseg.runs.stages import measures_before
 from umdseg.vocabulary import Modality, Subject
 
@@ -60,7 +62,7 @@ def look(
         headers, files = headers_of(settings, dataset)
         train, scored, split = splits(door, settings, dataset)
         checks += [files, split]
-    checks += _model(door, settings, dataset, headers, train, scored)
+    checks += _model(door, settings, dataset, headers, train, scored, told)
     if deep and dataset is not None:
         checks += voxels(dataset, headers, pictures)
     if probe:
@@ -91,8 +93,12 @@ def _model(
     headers: Sequence[Headers],
     train: Sequence[Subject],
     scored: Sequence[Subject],
+    told: Collection[str],
 ) -> list[Check]:
-    """What hangs on the model: weights, structures, prompts, adapter, and what the run costs."""
+    """What hangs on the model: weights, structures, prompts, adapter, and what the run costs.
+
+    Mistakes at the places in `told` have been told.
+    """
     try:
         names = dataset.select(settings.data.structures) if dataset is not None else ()
     except UserError as error:
@@ -103,7 +109,8 @@ def _model(
     try:
         plain = model.plain(settings)
     except UserError as error:
-        return [*wrong, Check("model", "not built", (Finding.of(error),))]
+        found = Finding.of(error)
+        return [*wrong, Check("model", "not built", () if found.where in told else (found,))]
     terms = model.weights(settings, plain.card)
     checks = [*wrong, terms]
     try:
@@ -115,7 +122,8 @@ def _model(
     if names:
         checks.append(model.structures(settings, plain.card, names, door))
     settings, inputs = together.inputs(settings, plain, scored)
-    checks += [model.prompts(settings, plain.card), *inputs]
+    grids = _grids(headers, train if door == "train" else scored)
+    checks += [model.prompts(settings, plain.card), window(backbone.card, grids), *inputs]
     modalities = sorted({m for s in train for m in s.scans if settings.data.train_modalities.get(m, 0) > 0})
     adapter = model.inject(settings, backbone, names, modalities, door)
     checks.append(adapter)
@@ -125,6 +133,12 @@ def _model(
     before = measures_before(settings, backbone)
     work = _work(door, settings, headers, train, scored, names, known, plain.takes, before)
     return checks + estimate(settings, backbone, work)
+
+
+def _grids(headers: Sequence[Headers], subjects: Sequence[Subject]) -> list[Grid]:
+    """Grids of all scans of some subjects, as far as they are known."""
+    grids = {path: grid for one in headers for path, grid in one.grids.items()}
+    return [grids[scan.image] for s in subjects for scan in s.scans.values() if scan.image in grids]
 
 
 def _work(

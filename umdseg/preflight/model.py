@@ -11,7 +11,7 @@ from typing import Any
 from torch.overrides import TorchFunctionMode
 
 from umdseg import adapters
-from umdseg.backbones import Card
+from umdseg.backbones import Card, build
 from umdseg.backbones.base import Backbone
 from umdseg.backbones.download import cached, page
 from umdseg.config.schema import Settings
@@ -95,10 +95,8 @@ def plain(settings: Settings) -> Backbone:
     Raises:
         UserError: no such model, or a package it needs is missing.
     """
-    factory = resolve("model", settings.model.name)
     with _NoInitialisation():
-        backbone: Backbone = factory(replace(settings.model, weights="random"))
-    return backbone.eval()
+        return build(replace(settings.model, weights="random"))
 
 
 class _NoInitialisation(TorchFunctionMode):
@@ -126,8 +124,7 @@ def with_weights(settings: Settings, backbone: Backbone, terms: Check) -> Backbo
     if not at_hand or size > READ_BYTES:
         return backbone
     # the factory knows where its weights lie: a file, a folder, the package, or nowhere (from scratch)
-    loaded: Backbone = resolve("model", options.name)(options)
-    return loaded.eval()
+    return build(options)
 
 
 def filled(terms: Check, backbone: Backbone) -> Check:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from umdseg.adapters import AdapterCard, AdapterOptions, load_adapter
 from umdseg.backbones.base import Backbone
+from umdseg.backbones.options import ModelOptions
 from umdseg.config.hardware import device_of
 from umdseg.config.schema import Settings
 from umdseg.errors import UserError
@@ -141,7 +143,7 @@ def with_fusion(settings: Settings) -> Settings:
         settings = replace(settings, adapter=replace(settings.adapter, path=str(beside)))
     made: type[FusionOptions] = resolve("fusion", card.kind).Options
     options = made(**{"name": card.kind, "path": str(folder), **card.options})
-    return replace(settings, fusion=options)
+    return replace(settings, fusion=options, model=on_window(settings, settings.model.name, card.window))
 
 
 def _refuse_strangers(fusion: Path, adapter: Path | None) -> None:
@@ -187,10 +189,28 @@ def with_card(settings: Settings, card: AdapterCard) -> Settings:
             )
     return replace(
         settings,
-        model=replace(settings.model, name=card.base_model),
+        model=on_window(settings, card.base_model, card.preprocessing.get("window", ())),
         # config.yaml then says what is scored, rank and all
         adapter=_options(card, settings.adapter.path),
     )
+
+
+def on_window(settings: Settings, name: str, window: Sequence[int]) -> ModelOptions:
+    """Options of a model on the window that something was trained on, unless the command line names one.
+
+    Args:
+        settings: their model section.
+        name: of the model.
+        window: (X, Y, Z) voxels; empty where it is not known.
+    """
+    chosen = replace(settings.model, name=name)
+    told = getattr(resolve("model", name), "listing", None)
+    card = None if told is None else told().card
+    # what only a folder or a user's card tells is compared when the adapter is loaded
+    settled = card is None or card.fixed_window or tuple(window) in ((), card.window)
+    if settled or "model.window" in settings.explicit:
+        return chosen
+    return replace(chosen, window=(window[0], window[1], window[2]))
 
 
 def _options(card: AdapterCard, path: str | None) -> AdapterOptions:

@@ -23,6 +23,7 @@ RESENC_CONVOLUTIONS = (
 )
 # residual blocks per level of nnU-Net's ResEnc presets
 BLOCKS = (1, 3, 4, 6, 6, 6, 6, 6)
+WINDOW = (128, 128, 128)
 
 
 @dataclass
@@ -34,7 +35,7 @@ class UnetOptions(ModelOptions):
         max_width: most channels.
         levels: resolutions; the coarsest has 1/2^(levels - 1) of the voxels along each axis.
         spacing: millimetres of its grid.
-        window: voxels of a training patch and of a test window, multiples of 2^(levels - 1).
+        window: voxels of a training patch and of a test window, multiples of 2^(levels - 1); None = WINDOW.
     """
 
     name: str = "unet"
@@ -42,7 +43,7 @@ class UnetOptions(ModelOptions):
     max_width: int = 320
     levels: int = 6
     spacing: tuple[float, float, float] = (1.5, 1.5, 1.5)
-    window: tuple[int, int, int] = (128, 128, 128)
+    window: tuple[int, int, int] | None = WINDOW
 
     def validate(self) -> None:
         """Refuse sizes that make no network.
@@ -57,9 +58,10 @@ class UnetOptions(ModelOptions):
             where = "model.width"
             raise UserError(f"{self.width} channels", where=where, expected=f"1 to {self.max_width}")
         divisor = 2 ** (self.levels - 1)
-        if any(edge <= 0 or edge % divisor for edge in self.window):
-            expected = f"multiples of {divisor}, 2^(levels - 1)"
-            raise UserError(f"a window of {list(self.window)}", where="model.window", expected=expected)
+        window = self.window or WINDOW
+        if len(window) != 3 or any(edge <= 0 or edge % divisor for edge in window):
+            expected = f"three multiples of {divisor}, 2^(levels - 1)"
+            raise UserError(f"a window of {list(window)}", where="model.window", expected=expected)
         if any(edge <= 0 for edge in self.spacing):
             where = "model.spacing"
             raise UserError(f"a spacing of {list(self.spacing)} mm", where=where, expected="above 0")
@@ -87,7 +89,7 @@ def unet_card(options: UnetOptions) -> Card:
         1,
         {},
         spacing=options.spacing,
-        window=options.window,
+        window=options.window or WINDOW,
         divisor=2 ** (options.levels - 1),
         intensity={"ct": Intensity("window", -1000.0, 1000.0), "pet": percentiles, "mr": percentiles},
         trained_on=(),

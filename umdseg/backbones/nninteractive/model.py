@@ -252,6 +252,7 @@ def _card(name: str, configuration: Any, licence: str, prompts: tuple[PromptKind
         stem="encoder.stem.convs.0.conv",
         citation=CITATION,
         overlap=0.5,
+        fixed_window=True,
     )
 
 

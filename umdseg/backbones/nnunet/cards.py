@@ -73,6 +73,8 @@ def make_card(
         output="softmax" if len(parts) == 1 and not first.regions else "sigmoid",
         overlap=0.5,
         blending="gaussian",
+        # the plans', on which its own volume loop runs
+        fixed_window=True,
     )
 
 

@@ -139,4 +139,5 @@ def _card(name: str, weights: Weights, citation: str) -> Card:
         stem="vision_encoder.patch_embed.projection",
         citation=citation,
         overlap=0.0,
+        fixed_window=True,
     )

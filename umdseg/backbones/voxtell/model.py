@@ -208,6 +208,7 @@ def _card(name: str, configuration: Mapping[str, Any], bank: Bank) -> Card:
         stem="encoder.stem.convs.0.conv",
         citation=CITATION,
         overlap=0.5,
+        fixed_window=True,
     )
 
 
