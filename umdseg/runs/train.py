@@ -67,7 +67,7 @@ def run_train(settings: Settings) -> Path:
             if settings.fit.export_weights:
                 _export(job, Path(settings.fit.export_weights).expanduser(), cases)
         job.keep(cases)
-        cases = merge([cases, baselines(job)])
+        cases = merge([cases, job.supervised, baselines(job)])
         job.finish(cases, (trainable, total), routes, old, learned=learned)
     return job.path
 
