@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ def test_spellings_are_those_of_the_design():
         "auto", "point", "clicks", "box", "text", "auto_point", "lasso", "scribble",
     }  # fmt: skip
     assert set(vocabulary.STATUSES) == {
-        "ok", "empty_reference", "modality_absent", "class_unknown", "prompt_unsupported", "failed",
+        "ok", "empty_reference", "not_annotated", "modality_absent", "class_unknown", "prompt_unsupported",
+        "failed",
     }  # fmt: skip
     assert vocabulary.UNITS == {"ct": "HU", "pet": "SUV", "mr": "a.u."}
 
@@ -31,6 +33,12 @@ def test_spellings_are_those_of_the_design():
 )
 def test_the_reference_is_ct_if_present_else_mr(present, reference):
     assert _subject(*present).reference() == reference
+
+
+def test_labels_tell_about_all_structures_unless_they_say_which():
+    assert _subject("ct").tells("liver")
+    partly = replace(_subject("ct"), annotated=("liver",))
+    assert (partly.tells("liver"), partly.tells("spleen")) == (True, False)
 
 
 def test_a_prompt_needs_one_sign_per_point():

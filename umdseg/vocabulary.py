@@ -13,7 +13,15 @@ Modality = Literal["ct", "pet", "mr"]
 Units = Literal["HU", "SUV", "a.u."]
 Stage = Literal["zero_shot", "adapted", "supervised"]
 PromptKind = Literal["auto", "point", "clicks", "box", "text", "auto_point", "lasso", "scribble"]
-Status = Literal["ok", "empty_reference", "modality_absent", "class_unknown", "prompt_unsupported", "failed"]
+Status = Literal[
+    "ok",
+    "empty_reference",
+    "not_annotated",
+    "modality_absent",
+    "class_unknown",
+    "prompt_unsupported",
+    "failed",
+]
 Split = Literal["train", "val", "test", "all"]
 
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
@@ -94,6 +102,10 @@ class Subject:
         """The modality whose grid and label are the reference: the wanted one, else ct, else mr, else pet."""
         order: tuple[Modality, ...] = ("ct", "mr", "pet")
         return next(m for m in sorted(order, key=lambda m: m != wanted) if m in self.scans)
+
+    def tells(self, structure: str) -> bool:
+        """Whether its labels tell about a structure, so that a voxel they leave out is without it."""
+        return self.annotated is None or structure in self.annotated
 
     def origin(self, modality: Modality) -> Origin:
         """Where one of its scans comes from."""

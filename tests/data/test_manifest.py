@@ -195,6 +195,37 @@ def test_subject_of_two_patients(paired: Callable) -> None:
     refused(made.csv, "subject A is of two patients: 'Y' and 'X'", "line 3")
 
 
+def test_what_labels_tell_about_is_read_in_any_spelling_and_written_again(
+    paired: Callable, tmp_path: Path
+) -> None:
+    made = paired({"A": ("ct", "pet"), "B": ("ct",)})
+    made.write()
+    header, ct, pet, other = made.csv.read_text().splitlines()
+    made.csv.write_text("\n".join([f"{header},annotated", f"{ct},", f"{pet},Spleen", f"{other},"]))
+    dataset = load(made.csv)
+    assert [subject.annotated for subject in dataset.subjects] == [("spleen",), None]
+    write_manifest(dataset, tmp_path / "again.csv")
+    again = read_manifest(tmp_path / "again.csv")
+    assert [subject.annotated for subject in again.subjects] == [("spleen",), None]
+    made.csv.write_text("\n".join([f"{header},annotated", f"{ct},liver + spleen", f"{pet},", f"{other},"]))
+    assert load(made.csv).subjects[0].annotated == ("liver", "spleen")
+
+
+def test_labels_that_tell_about_something_else_are_refused(paired: Callable) -> None:
+    made = paired({"A": ("ct", "pet")})
+    made.write()
+    header, ct, pet = made.csv.read_text().splitlines()
+    made.csv.write_text("\n".join([f"{header},annotated", f"{ct},liver", f"{pet},spleen"]))
+    refused(made.csv, "subject A has two lists of annotated structures: 'liver' and 'spleen'", "line 3")
+    made.csv.write_text("\n".join([f"{header},annotated", f"{ct},liver+splen", f"{pet},"]))
+    refused(made.csv, "unknown annotated structure 'splen'", "line 2 (subject A)", "did you mean: spleen")
+    # a structure that exists, but not in these labels
+    made.csv.write_text("\n".join([f"{header},annotated", f"{ct},heart", f"{pet},"]))
+    refused(made.csv, "unknown annotated structure 'heart'")
+    made.csv.write_text("\n".join([f"{header},anotated", f"{ct},liver", f"{pet},"]))
+    refused(made.csv, "unknown column 'anotated'", "did you mean: annotated")
+
+
 def test_two_scans_of_one_modality(paired: Callable) -> None:
     made = paired({"A": ("ct", "pet")})
     made.rows.append(made.rows[0])

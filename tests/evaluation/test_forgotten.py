@@ -46,3 +46,13 @@ def test_distances_are_worse_when_they_grow() -> None:
     ]
     found = {e["metric"]: e["value"] for e in forgotten(case_table(rows), 200)["forgetting"]}
     assert found == pytest.approx({"dice": 0.0, "hd95": 2.0})
+
+
+def test_structures_that_labels_do_not_tell_about_count_nowhere() -> None:
+    rows = [row(s, "liver", stage, d) for s in "abc" for stage, d in (("zero_shot", 0.9), ("adapted", 0.7))]
+    blank = [
+        row("a", "spleen", stage, float("nan"), status="not_annotated") for stage in ("zero_shot", "adapted")
+    ]
+    (entry,) = forgotten(case_table([*rows, *blank]), 200)["forgetting"]
+    assert entry["value"] == pytest.approx(0.2)
+    assert (entry["n_subjects"], entry["n_structures"]) == (3, 1)

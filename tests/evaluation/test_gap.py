@@ -201,7 +201,7 @@ def test_tables_made_by_hand_are_on_the_labels_grid() -> None:
     table = hand_made()
     found = gap(table.drop(columns="score_grid"))
     assert found == gap(table)
-    assert found["common"] == {"gaps": [], "closure": [], "forgetting": []}
+    assert found["common"] == {"gaps": [], "closure": [], "forgetting": [], "excess": []}
 
 
 def test_copies_of_one_patient_leave_every_interval_as_it_was() -> None:
@@ -238,3 +238,34 @@ def test_one_id_in_two_datasets_is_two_people() -> None:
     entry = only(gap(pd.concat([table, other]))["gaps"], stage="zero_shot")
     assert entry["gap"] == pytest.approx(0.46 - 0.05)
     assert (entry["n_subjects"], entry["n_patients"]) == (8, 8)
+
+
+def test_one_measurement_with_two_results_is_refused_and_the_same_twice_is_not() -> None:
+    table = hand_made()
+    assert gap(pd.concat([table, table])) == gap(table)
+    # two ranks of a sweep have the same names
+    other = table.assign(dice=table.dice - 0.1)
+    with pytest.raises(UserError, match="16 measurements stand twice") as caught:
+        gap(pd.concat([table, other]))
+    assert "subject s1, modality ct, structure liver" in str(caught.value)
+    # seeds and folds are told apart, and averaged
+    seeds = pd.concat([table.assign(seed=0), other.assign(seed=1)])
+    assert only(gap(seeds)["gaps"], stage="zero_shot")["gap"] == pytest.approx(0.46)
+
+
+def test_failures_without_a_distance_are_left_out_and_said_so() -> None:
+    table = hand_made().assign(hd95=lambda t: 10 - 10 * t.dice)
+    # nothing was found of s1 on PET: Dice carries that, a distance does not exist
+    failed = (table.subject == "s1") & (table.modality == "pet") & (table.stage == "zero_shot")
+    table = table.assign(dice=table.dice.mask(failed, 0.0), hd95=table.hd95.mask(failed))
+    found = gap(table)
+    distance = only(found["gaps"], stage="zero_shot", metric="hd95")
+    assert distance["gap"] == pytest.approx(-(4.2 + 5.2 + 4.0) / 3)
+    assert distance["n_subjects"] == 3
+    assert "1 structure of a subject is left out: an empty prediction has no hd95" in distance["reason"]
+    assert "left out" in only(found["closure"], metric="hd95")["reason"]
+    whole = [
+        only(found["gaps"], stage="adapted", metric="hd95"),
+        only(found["gaps"], stage="zero_shot", metric="dice"),
+    ]
+    assert not any("left out" in entry.get("reason", "") for entry in whole)

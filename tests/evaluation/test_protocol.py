@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from umdseg.data.dataset import PairedDataset
 from umdseg.data.geometry import Grid, Volume, resample
 from umdseg.data.io.nifti import read_label, write_volume
 from umdseg.errors import UserError
-from umdseg.evaluation import EvaluationOptions, gap, read_cases
+from umdseg.evaluation import EvaluationOptions, gap, read_cases, summarise
 from umdseg.evaluation.baselines import evaluate_baselines
 from umdseg.evaluation.callback import EvaluationCallback
 from umdseg.evaluation.cases import on_grid
@@ -264,6 +265,76 @@ def test_a_scan_without_a_label_is_predicted_and_its_rows_say_so(reader, tmp_pat
         array, truth = read_label(saved, GRIDS["pet"]).array, labels(GRIDS["pet"])
         np.testing.assert_array_equal(array[..., :8], truth[..., :8])
         assert not array[..., 8:].any()
+
+
+def partly(one: Subject, *told: str) -> Subject:
+    """The same scans, with labels that hold and tell about some of the structures only."""
+    for m, scan in one.scans.items():
+        without = tuple(name for name in STRUCTURES if name not in told)
+        write_volume(Volume(labels(GRIDS[m], without), GRIDS[m]), scan.label)
+    return replace(one, annotated=told)
+
+
+def test_what_labels_do_not_tell_about_is_neither_right_nor_wrong(reader, tmp_path) -> None:
+    full, one = subject(tmp_path, "bb"), partly(subject(tmp_path, "a"), "liver")
+    told = {"prompts": ("auto", "point"), "modalities": ("ct", "pet"), "save_to": tmp_path / "predictions"}
+    cases = run(reader, dataset(one, full), **told)
+    found = cases[(cases.subject == "a") & (cases.structure == "tumour")]
+    assert set(found.status) == {"not_annotated"}
+    assert found.groupby(["modality", "prompt", "score_grid"]).size().tolist() == [1] * 8
+    numbers = ["dice", "volume_ref_ml", "volume_pred_ml", "fp_ml", "fn_ml"]
+    assert found[numbers].isna().all(axis=None), "a tumour found there is no false positive"
+    # the model was asked as ever, so the saved map holds what it found; the picture shows what was scored
+    saved = read_label(tmp_path / "predictions" / "a" / "ct__zero_shot__auto.nii.gz", GRIDS["ct"])
+    np.testing.assert_array_equal(saved.array, labels(GRIDS["ct"]))
+    index = json.loads((tmp_path / "predictions" / "a" / "overlays.json").read_text())
+    assert index["structures"] == {"liver": STRUCTURES["liver"]}
+    # the other structure, and the other subject, as if nothing were missing
+    rest = by(cases[cases.status == "ok"], "subject", "modality", "prompt", "structure").dice
+    assert rest["a"].to_dict() == rest["bb"].drop("tumour", level="structure").to_dict()
+    # no mean knows of it: the macro means are those of liver and tumour of one, of the liver of the other
+    means = summarise(cases, n_resamples=100).set_index(["structure", "modality", "prompt"])
+    pet = rest["bb", "pet", "auto"]
+    assert means["mean"]["macro", "pet", "auto"] == pytest.approx((pet["liver"] + pet.mean()) / 2)
+    assert means["n_subjects"]["tumour", "pet", "auto"] == 1
+    (entry,) = [e for e in gap(cases, 100)["gaps"] if e["prompt"] == "auto"]
+    assert entry["gap"] == pytest.approx(1 - (pet["liver"] + pet.mean()) / 2)
+    # what is left is a tumour that nobody outlined, and another subject's CT
+    left = (cases.structure == "tumour") & ((cases.subject == "a") | (cases.modality == "ct"))
+    (alone,) = [e for e in gap(cases[left], 100)["gaps"] if e["prompt"] == "auto"]
+    assert alone["gap"] is None
+    assert "zero_shot ct: not_annotated; zero_shot pet: not_annotated" in alone["reason"]
+
+
+def test_a_subject_whose_labels_tell_of_nothing_asked_is_not_predicted(reader, tmp_path, monkeypatch) -> None:
+    one = partly(subject(tmp_path, "a"), "liver")
+    bare = replace(one, id="b", scans={"ct": replace(one.scans["ct"], label=None)})
+    reader.card.prompts = ("auto",)
+    reader.known = ()
+    monkeypatch.setattr(inference, "open", None)
+    cases = run(
+        reader, dataset(one, bare), structures=["tumour"], prompts=("auto", "box"), modalities=("ct",)
+    )
+    # whatever the model knows: it is the labels that are silent
+    assert set(cases[cases.subject == "a"].status) == {"not_annotated"}
+    assert set(cases[cases.subject == "b"].condition) == {"no_label"}
+
+
+def test_baselines_are_not_asked_what_labels_do_not_tell_about(tmp_path) -> None:
+    train, one = subject(tmp_path, "t", split="train"), partly(subject(tmp_path, "vv"), "liver")
+    options = EvaluationOptions(baselines=["intensity", "pet_threshold_41"])
+    arguments = {"options": options, "modalities": ("pet",), "prompts": ("auto", "point"), "progress": False}
+    cases = on_grid(evaluate_baselines(dataset(train, one), [train], [one], **arguments))
+    found = cases.set_index(["model", "prompt", "structure"]).sort_index()
+    assert found.status["intensity", "auto", "liver"] == "ok"
+    unknown = found.xs("tumour", level="structure")
+    assert sorted(unknown.index) == [
+        ("intensity", "auto"),
+        ("pet_threshold_41", "auto"),
+        ("pet_threshold_41", "point"),
+    ]
+    assert set(unknown.status) == {"not_annotated"}
+    assert unknown[["dice", "volume_pred_ml"]].isna().all(axis=None)
 
 
 def test_fold_and_shots_stand_in_every_row_and_nothing_where_there_are_none(reader, tmp_path) -> None:

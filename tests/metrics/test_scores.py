@@ -154,6 +154,30 @@ def test_lesion_errors_count_whole_components() -> None:
     assert lesion_errors(reference, prediction, voxel_ml=0.5) == (4.0, 1.0)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_lesion_errors_are_those_of_a_flood_fill(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    # components at the faces, and a mask that is all background
+    masks = [rng.uniform(size=(7, 8, 9)) < share for share in (0.12, 0.08 * (seed > 0))]
+
+    def untouched(mask: np.ndarray, other: np.ndarray) -> int:
+        left, missed = set(map(tuple, np.argwhere(mask))), 0
+        while left:
+            component, todo = set(), [left.pop()]
+            while todo:
+                voxel = todo.pop()
+                component.add(voxel)
+                near = [v for v in left if 1 <= sum((a - b) ** 2 for a, b in zip(v, voxel, strict=True)) <= 2]
+                left.difference_update(near)
+                todo += near
+            missed += 0 if any(other[v] for v in component) else len(component)
+        return missed
+
+    expected = untouched(*masks), untouched(*masks[::-1])
+    assert lesion_errors(*masks, voxel_ml=1.0) == expected
+    assert expected[0] > 0
+
+
 def test_unasked_metrics_are_not_computed() -> None:
     row = score_masks(blobs(0), blobs(1), SPACING, metrics=["dice"])
     assert row["dice"] > 0

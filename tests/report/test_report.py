@@ -385,3 +385,15 @@ def test_subjects_that_are_studies_of_fewer_people_are_counted_as_such(tmp_path)
     plain = " ".join(Page(build_report(tmp_path)).text)
     assert "of the 5 subjects and 3 structures" in plain
     assert "5 × 3" in plain
+
+
+def test_page_says_what_labels_do_not_tell_about(tmp_path) -> None:
+    cases = table()
+    unknown = (cases.subject == "p0") & (cases.structure == "spleen")
+    write_cases(
+        cases.assign(dice=cases.dice.mask(unknown), status=cases.status.mask(unknown, "not_annotated")),
+        tmp_path,
+    )
+    page = Page(build_report(tmp_path))
+    assert ("tr", {"data-status": "not_annotated"}) in page.tags
+    assert "the labels of the subject do not tell about the structure" in " ".join(page.text)

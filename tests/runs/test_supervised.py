@@ -51,6 +51,25 @@ def test_a_network_trained_from_scratch_is_the_supervised_reference(
     one, other = (t.set_index(keys)["dice"].sort_index() for t in (cases, scored))
     pd.testing.assert_series_equal(one, other)
 
+    # beside another model it is what that is held against
+    beside, said = run("evaluate", [*small, f"evaluation.supervised=[{folder}]"], capfd)
+    both = pd.read_parquet(beside / "cases.parquet")
+    assert both.groupby("stage")["model"].unique().map(list).to_dict() == {
+        "supervised": ["unet"],
+        "zero_shot": ["vista3d_tiny"],
+    }
+    (entry,) = [e for e in json.loads((beside / "gap.json").read_text())["excess"] if e["target"] == "pet"]
+    means = both[both["score_grid"] == "label"].groupby(["structure", "stage", "modality"])["dice"].mean()
+    gaps = means["liver"].unstack()["ct"] - means["liver"].unstack()["pet"]
+    assert entry["value"] == pytest.approx(gaps["zero_shot"] - gaps["supervised"])
+    assert (entry["supervised"], entry["n_structures"]) == (pytest.approx(gaps["supervised"]), 1)
+    page = (beside / "report.html").read_text()
+    assert "<h1>Modality gap of vista3d_tiny</h1>" in page
+    assert f'<td class="excess-before"><span data-value="{entry["value"]}">' in page
+    assert "excess before" in said
+    # the same runs by another way are the same run; none of them is another
+    assert run("evaluate", [*small, f"evaluation.supervised=[{folder}/]"], capfd)[0] == beside
+
     # beside a model's own rows it answers as a stage of its own
     model = cases.assign(stage="zero_shot", model="vista3d", adapter="none", dice=0.9)
     merged = gap(pd.concat([model, cases]), n_resamples=100)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from umdseg.anatomy import find
 from umdseg.data.dataset import PairedDataset
-from umdseg.data.rows import COLUMNS, HEADER, PATIENT, Row, read_rows
+from umdseg.data.rows import ANNOTATED, COLUMNS, HEADER, PATIENT, Row, read_rows
 from umdseg.data.structures import read_structures, structures_text
-from umdseg.errors import UserError
+from umdseg.errors import UserError, unknown
 from umdseg.files import write_text
 from umdseg.vocabulary import Modality, Scan, Subject
 
 __all__ = ["COLUMNS", "ManifestError", "read_manifest", "write_manifest"]
 
 _SHOWN = 10
+_JOINT = "+"
 
 
 class ManifestError(UserError):
@@ -48,8 +51,9 @@ def read_manifest(path: Path | str, structures_file: Path | str | None = None) -
     """Read a manifest.
 
     Args:
-        path: CSV with the columns of `COLUMNS` (subject, modality and image are required; `patient` may
-            follow, where several subjects are studies of one person). Comma, semicolon or tab; UTF-8
+        path: CSV with the columns of `COLUMNS` (subject, modality and image are required). `patient` may
+            follow, where several subjects are studies of one person, and `annotated` (`liver+spleen`), where
+            the labels of a subject tell about some of the structures only. Comma, semicolon or tab; UTF-8
             with or without a byte order mark. Paths are absolute, or relative to the CSV and below it.
         structures_file: YAML `structures: {liver: 1, ...}`; None means `<CSV stem>.yaml` beside the CSV.
 
@@ -71,7 +75,7 @@ def read_manifest(path: Path | str, structures_file: Path | str | None = None) -
             name, structures = read_structures(beside, default_name=path.stem)
         except UserError as error:
             errors.append(error)
-    dataset = PairedDataset(name, _subjects(path, rows, name, errors), structures, path.parent)
+    dataset = PairedDataset(name, _subjects(path, rows, name, structures, errors), structures, path.parent)
     if errors:
         raise ManifestError(path, errors, dataset)
     return dataset
@@ -86,12 +90,14 @@ def write_manifest(dataset: PairedDataset, path: Path | str) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     patients = any(subject.patient for subject in dataset.subjects)
-    writer.writerow([*COLUMNS, PATIENT] if patients else COLUMNS)
+    partly = any(subject.annotated is not None for subject in dataset.subjects)
+    writer.writerow([*COLUMNS, *([PATIENT] if patients else []), *([ANNOTATED] if partly else [])])
     for subject in dataset.subjects:
         for scan in subject.scans.values():
             image, label = (_written(p, path.parent) for p in (scan.image, scan.label))
             told = [scan.units, scan.tracer_or_sequence or "", subject.split, subject.site]
             told += [subject.patient] if patients else []
+            told += [_JOINT.join(subject.annotated or ())] if partly else []
             writer.writerow([subject.id, scan.modality, image, label, *told])
     # the CSV last: a manifest without its structures is not read
     if dataset.structures:
@@ -112,11 +118,39 @@ def _line(error: UserError, path: Path) -> str:
     return f"{where}: {error.what}{near}"
 
 
-def _subjects(path: Path, rows: Sequence[Row], dataset: str, errors: list[UserError]) -> tuple[Subject, ...]:
+def _subjects(
+    path: Path, rows: Sequence[Row], dataset: str, structures: Collection[str], errors: list[UserError]
+) -> tuple[Subject, ...]:
     grouped: dict[str, list[Row]] = {}
     for row in rows:
         grouped.setdefault(row.subject, []).append(row)
-    return tuple(_subject(path, name, own, dataset, errors) for name, own in grouped.items())
+    made = (_subject(path, name, own, dataset, errors) for name, own in grouped.items())
+    return tuple(
+        replace(one, annotated=_annotated(path, grouped[one.id], structures, errors)) for one in made
+    )
+
+
+def _annotated(
+    path: Path, rows: Sequence[Row], structures: Collection[str], errors: list[UserError]
+) -> tuple[str, ...] | None:
+    """The structures that a subject's labels tell about; None where it does not say, so of all."""
+    told = {row.annotated: row for row in rows if row.annotated}
+    if not told:
+        return None
+    text, row = next(iter(told.items()))
+    if len(told) > 1:
+        lists = "' and '".join(told)
+        what = f"subject {row.subject} has two lists of annotated structures: '{lists}'"
+        where = f"{path}, line {[*told.values()][1].line}"
+        errors.append(UserError(what, where=where, expected="one list in all rows of a subject"))
+    names: list[str] = []
+    for part in text.split(_JOINT):
+        name = find(part) or part.strip()
+        if structures and name not in structures:
+            where = f"{path}, line {row.line} (subject {row.subject})"
+            errors.append(unknown("annotated structure", part.strip(), structures, where=where))
+        names.append(name)
+    return tuple(dict.fromkeys(names))
 
 
 def _subject(path: Path, name: str, rows: Sequence[Row], dataset: str, errors: list[UserError]) -> Subject:

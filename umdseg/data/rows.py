@@ -15,6 +15,8 @@ from umdseg.vocabulary import MODALITIES, UNITS, Modality, Scan, Units
 COLUMNS = ("subject", "modality", "image", "label", "units", "tracer_or_sequence", "split", "site")
 # the person, where several subjects (studies) are of one
 PATIENT = "patient"
+# what the subject's labels tell about, where that is not every structure: liver+spleen
+ANNOTATED = "annotated"
 REQUIRED = COLUMNS[:3]
 HEADER = ",".join(COLUMNS)
 SPLITS = ("train", "val", "test", "")
@@ -31,6 +33,7 @@ class Row:
     split: str
     site: str
     patient: str
+    annotated: str
 
 
 def read_rows(path: Path) -> tuple[list[Row], list[UserError]]:
@@ -89,8 +92,8 @@ def _text(path: Path) -> str:
 def _check_header(path: Path, header: Sequence[str]) -> None:
     where = f"{path}, header"
     for name in header:
-        if name not in (*COLUMNS, PATIENT):
-            alike = nearest(name, COLUMNS)
+        if name not in (*COLUMNS, PATIENT, ANNOTATED):
+            alike = nearest(name, (*COLUMNS, PATIENT, ANNOTATED))
             raise UserError(f"unknown column '{name}'", where=where, expected=HEADER, nearest=alike)
     missing = [name for name in REQUIRED if name not in header]
     if missing or len(set(header)) < len(header):
@@ -128,7 +131,8 @@ def _row(path: Path, line: int, header: Sequence[str], listed: Sequence[str]) ->
         label=_file(path, cells["label"], "label", subject, line) if cells.get("label") else None,
         tracer_or_sequence=cells.get("tracer_or_sequence") or None,
     )
-    return Row(line, subject, scan, split, cells.get("site", ""), cells.get(PATIENT, ""))
+    more = (cells.get(name, "") for name in ("site", PATIENT, ANNOTATED))
+    return Row(line, subject, scan, split, *more)
 
 
 def _file(manifest: Path, cell: str, kind: str, subject: str, line: int) -> Path:

@@ -96,8 +96,7 @@ class Draws(Dataset[T], Generic[T]):
 
     def annotated(self, subject: Subject) -> torch.Tensor:
         """(K,) bool: whether a subject's labels tell about each structure."""
-        told = subject.annotated
-        return torch.tensor([told is None or name in told for name in self.structures])
+        return torch.tensor([subject.tells(name) for name in self.structures])
 
     def name(self, value: int | None) -> str:
         """The structure a label value stands for, "" for None."""

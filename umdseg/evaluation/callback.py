@@ -182,7 +182,8 @@ def logged_values(cases: pd.DataFrame, stage: str, options: EvaluationOptions, s
     """
     values: dict[str, float] = {}
     for metric in options.metrics:
-        table = summarise(cases, metric, options.bootstrap, seed)
+        # intervals of the means are not logged, so few resamples do
+        table = summarise(cases, metric, n_resamples=100, seed=seed)
         for row in table[(table["stage"] == stage) & (table["structure"] == "macro")].to_dict("records"):
             suffix = "" if row["prompt"] == "auto" else f"/{row['prompt']}"
             values[f"{stage}/{metric}/{str(row['modality']).replace(' ', '_')}{suffix}"] = float(row["mean"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from umdseg.evaluation.bootstrap import mean_interval
 from umdseg.evaluation.cases import on_grid
 from umdseg.evaluation.inputs import as_single
-from umdseg.evaluation.patients import PerSubject, with_patients
+from umdseg.evaluation.people import PerSubject, with_patients
 from umdseg.metrics.scores import LOWER_IS_BETTER, METRICS
 from umdseg.vocabulary import MODALITIES
 

@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from umdseg.errors import UserError
 from umdseg.evaluation.bootstrap import mean_interval, ratio_interval
-from umdseg.evaluation.cases import NO_LABEL, on_grid
+from umdseg.evaluation.cases import KEY, on_grid
+from umdseg.evaluation.excess import excess_entry
 from umdseg.evaluation.inputs import as_single
 from umdseg.evaluation.options import BASELINES
-from umdseg.evaluation.patients import PerSubject, with_patients
+from umdseg.evaluation.pairs import SUPERVISED, Question, Scores, counts, nothing, questions, reasoned
+from umdseg.evaluation.people import PerSubject, with_patients
 from umdseg.metrics.scores import LOWER_IS_BETTER, METRICS
 from umdseg.vocabulary import STAGES
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_PAIRS = (("ct", "pet"), ("ct", "mr"), ("mr", "pet"))
-
-
-@dataclass(frozen=True)
-class _Question:
-    """One line of gap.json, and the subjects that can answer it."""
-
-    reference: str
-    target: str
-    metric: str
-    prompt: str
-    subjects: frozenset[str]
-
-    def head(self, stage: str) -> dict[str, Any]:
-        names = {"reference": self.reference, "target": self.target, "metric": self.metric}
-        return {**names, "prompt": self.prompt, "stage": stage}
 
 
 def gap(cases: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
@@ -48,7 +31,10 @@ def gap(cases: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> dict[str
     * closure = (target after - target before) / (reference before - target before), on the same
       subjects and structures, null unless the target was worse and the interval of that gap
       excludes 0;
-    * forgetting = what the reference modality lost from zero_shot to adapted, positive when worse.
+    * forgetting = what the reference modality lost from zero_shot to adapted, positive when worse;
+    * excess = (gap of the model) - (gap of supervised networks): PET is harder for everybody, and this is
+      what the model adds. Where the table has rows of stage `supervised` beside the model's (another run's,
+      put below them: one network for all modalities, or one for each).
 
     A gap is between single scans: rows of scans given together (`ct+pet`) take no part in it.
 
@@ -56,16 +42,19 @@ def gap(cases: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> dict[str
     the same lists from the rows with score_grid `common`, all else rests on the rows on the label's grid.
 
     Args:
-        cases: case table of one model; rows of trivial baselines are left out.
+        cases: case table of one model, with or without supervised networks beside it; rows of trivial
+            baselines are left out.
         n_resamples: bootstrap resamples.
         seed: seed of the bootstrap.
 
     Returns:
-        `{"gaps": [...], "closure": [...], "forgetting": [...], "adapter": None, "common": {"gaps": ...}}`;
-        undefined values are None with a `reason`. The caller fills in `adapter`.
+        `{"gaps": [...], "closure": [...], "forgetting": [...], "excess": [...], "adapter": None, "common":
+        {"gaps": ...}}`; undefined values are None with a `reason`. The caller fills in `adapter`. Entries of
+        `excess` name the supervised networks' own gap on the same pairs, and how these were asked.
 
     Raises:
-        UserError: several models or adapters in one stage, which cannot be told apart in gap.json.
+        UserError: several models or adapters in one stage (of supervised networks: in one modality), which
+            cannot be told apart in gap.json; one measurement with two results.
     """
     table = _model_rows(cases)
     common = _answers(on_grid(table, "common"), n_resamples, seed)
@@ -73,14 +62,18 @@ def gap(cases: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> dict[str
 
 
 def _answers(table: pd.DataFrame, n_resamples: int, seed: int) -> dict[str, list[dict[str, Any]]]:
-    out: dict[str, list[dict[str, Any]]] = {"gaps": [], "closure": [], "forgetting": []}
-    for question, rows in _questions(table):
-        stages = [stage for stage in STAGES if stage in set(rows["stage"])]
+    out: dict[str, list[dict[str, Any]]] = {"gaps": [], "closure": [], "forgetting": [], "excess": []}
+    for question, pair in questions(table):
+        scores = Scores(pair[pair["prompt"] == question.prompt], question.metric)
+        stages = [stage for stage in STAGES if stage in set(scores.rows["stage"])]
         for stage in stages:
-            out["gaps"].append(_gap_entry(question, rows, stage, n_resamples, seed))
+            out["gaps"].append(_gap_entry(question, scores, stage, n_resamples, seed))
         if {"zero_shot", "adapted"} <= set(stages):
-            out["closure"].append(_closure_entry(question, rows, n_resamples, seed))
-            out["forgetting"].append(_forgetting_entry(question, rows, n_resamples, seed))
+            out["closure"].append(_closure_entry(question, scores, n_resamples, seed))
+            out["forgetting"].append(_forgetting_entry(question, scores, n_resamples, seed))
+        if (pair["stage"] == SUPERVISED).any():
+            for stage in (s for s in stages if s != SUPERVISED):
+                out["excess"].append(excess_entry(question, pair, stage, n_resamples, seed))
     return out
 
 
@@ -88,82 +81,66 @@ def _model_rows(cases: pd.DataFrame) -> pd.DataFrame:
     table = with_patients(as_single(cases))
     if "model" in table:
         table = table[~table["model"].isin(BASELINES)]
-    for column in ("model", "adapter", "fusion"):
-        for stage, rows in table.groupby("stage") if column in table else ():
-            if rows[column].nunique() > 1:
-                raise UserError(
-                    f"the case table has several values of '{column}' in stage {stage}",
-                    where=", ".join(sorted(map(str, rows[column].unique()))),
-                    expected="one per stage; select the rows before asking for the gap",
-                )
+    supervised = table["stage"] == SUPERVISED
+    _refuse_several(table[~supervised], ["stage"])
+    # each modality may have a network of its own
+    _refuse_several(table[supervised], ["stage", "modality"])
+    _refuse_contradictions(table)
     return table
 
 
-def _questions(table: pd.DataFrame) -> Iterator[tuple[_Question, pd.DataFrame]]:
-    seen = table[table["status"] != "modality_absent"]
-    has = seen.groupby("subject")["modality"].agg(set).to_dict() if len(seen) else {}
-    # a metric computed for anything is asked of everything: what it cannot answer gets a reason
-    asked = [m for m in METRICS if m in table and table[m].notna().any()]
-    for reference, target in _PAIRS:
-        subjects = frozenset(
-            str(s)
-            for s, owned in has.items()
-            if {reference, target} <= owned and (reference == "ct" or "ct" not in owned)
+def _refuse_several(table: pd.DataFrame, keys: list[str]) -> None:
+    for column in (c for c in ("model", "adapter", "fusion") if c in table):
+        for values, rows in table.groupby(keys):
+            if rows[column].nunique() > 1:
+                place = ", ".join(f"{key} {value}" for key, value in zip(keys, values, strict=True))
+                raise UserError(
+                    f"the case table has several values of '{column}' in {place}",
+                    where=", ".join(sorted(map(str, rows[column].unique()))),
+                    expected=f"one per {' and '.join(keys)}; select the rows before asking for the gap",
+                )
+
+
+def _refuse_contradictions(table: pd.DataFrame) -> None:
+    """Rows of two runs under one name (a sweep over ranks, say) would be averaged without a word."""
+    key = [column for column in KEY if column in table]
+    measured = [metric for metric in METRICS if metric in table]
+    twice = table[table.duplicated(key, keep=False) & (table["status"] == "ok")]
+    if twice.empty or not measured:
+        return
+    spread = twice.groupby(key, dropna=False)[measured].nunique().max(axis=1)
+    if (spread > 1).any():
+        worst: Any = spread.idxmax()
+        first = dict(zip(key, worst, strict=True))
+        raise UserError(
+            f"{int((spread > 1).sum())} measurements stand twice in the case table, with different results",
+            where=", ".join(
+                f"{name} {first[name]}" for name in ("subject", "modality", "structure", "stage")
+            ),
+            expected="the rows of one run, or of several that differ in subjects, fold or seed",
         )
-        pair = seen[seen["subject"].isin(subjects) & seen["modality"].isin([reference, target])]
-        for prompt in dict.fromkeys(pair["prompt"]):
-            rows = pair[pair["prompt"] == prompt]
-            for metric in asked:
-                yield _Question(reference, target, metric, str(prompt), subjects), rows
 
 
-def _scores(rows: pd.DataFrame, question: _Question) -> pd.DataFrame:
-    """Index (patient, subject, structure), one column per (stage, modality); only rows with status ok."""
-    ok = rows[(rows["status"] == "ok") & rows[question.metric].notna()]
-    index, columns = ["patient", "subject", "structure"], ["stage", "modality"]
-    return ok.pivot_table(index=index, columns=columns, values=question.metric, aggfunc="mean")
-
-
-def _paired(rows: pd.DataFrame, question: _Question, cells: list[tuple[str, str]]) -> pd.DataFrame | None:
-    """The (subject, structure) pairs scored in all cells (stage, modality), or None."""
-    scores = _scores(rows, question)
-    if not all(cell in scores.columns for cell in cells):
-        return None
-    complete = scores[cells].dropna()
-    return complete if len(complete) else None
-
-
-def _counts(pairs: pd.DataFrame | None) -> dict[str, int]:
-    levels = ("subject", "patient", "structure")
-    if pairs is None:
-        return {f"n_{level}s": 0 for level in levels}
-    return {f"n_{level}s": int(pairs.index.get_level_values(level).nunique()) for level in levels}
-
-
-def _reasoned(entry: dict[str, Any], reason: str | None) -> dict[str, Any]:
-    return entry if reason is None else {**entry, "reason": reason}
-
-
-def _gap_entry(
-    question: _Question, rows: pd.DataFrame, stage: str, n_resamples: int, seed: int
-) -> dict[str, Any]:
-    pairs = _paired(rows, question, [(stage, question.reference), (stage, question.target)])
+def _gap_entry(question: Question, scores: Scores, stage: str, n_resamples: int, seed: int) -> dict[str, Any]:
+    cells = question.cells(stage)
+    pairs = scores.paired(cells)
     head = question.head(stage)
     if pairs is None:
-        return {**head, "gap": None, "ci": None, **_counts(None), "reason": _nothing(rows, question, [stage])}
+        return {**head, "gap": None, "ci": None, **counts(None), "reason": nothing(scores.rows, [stage])}
     found = PerSubject.of(pairs[(stage, question.reference)] - pairs[(stage, question.target)])
     interval = mean_interval(found.values, n_resamples, seed, groups=found.patients)
-    entry = {**head, "gap": found.mean, "ci": interval.as_list(), **_counts(pairs)}
-    return _reasoned(entry, interval.reason)
+    entry = {**head, "gap": found.mean, "ci": interval.as_list(), **counts(pairs)}
+    return reasoned(entry, interval.reason, scores.undefined(cells))
 
 
-def _closure_entry(question: _Question, rows: pd.DataFrame, n_resamples: int, seed: int) -> dict[str, Any]:
+def _closure_entry(question: Question, scores: Scores, n_resamples: int, seed: int) -> dict[str, Any]:
     before, target = ("zero_shot", question.reference), ("zero_shot", question.target)
     after = ("adapted", question.target)
-    pairs = _paired(rows, question, [before, target, after])
-    entry = {**question.head("adapted"), "value": None, "ci": None, **_counts(pairs)}
+    cells = [before, target, after]
+    pairs = scores.paired(cells)
+    entry = {**question.head("adapted"), "value": None, "ci": None, **counts(pairs)}
     if pairs is None:
-        return {**entry, "reason": _nothing(rows, question, ["zero_shot", "adapted"])}
+        return {**entry, "reason": nothing(scores.rows, ["zero_shot", "adapted"])}
     opened, closed = (PerSubject.of(pairs[cell] - pairs[target]) for cell in (before, after))
     interval = mean_interval(opened.values, n_resamples, seed, groups=opened.patients)
     if not interval.excludes(0.0):
@@ -174,30 +151,19 @@ def _closure_entry(question: _Question, rows: pd.DataFrame, n_resamples: int, se
         why = f"{question.target} was better than {question.reference} before, there is no gap to close"
         return {**entry, "reason": why}
     interval = ratio_interval(closed.values, opened.values, n_resamples, seed, groups=opened.patients)
-    return _reasoned({**entry, "value": closed.mean / opened.mean, "ci": interval.as_list()}, interval.reason)
+    entry |= {"value": closed.mean / opened.mean, "ci": interval.as_list()}
+    return reasoned(entry, interval.reason, scores.undefined(cells))
 
 
-def _forgetting_entry(question: _Question, rows: pd.DataFrame, n_resamples: int, seed: int) -> dict[str, Any]:
+def _forgetting_entry(question: Question, scores: Scores, n_resamples: int, seed: int) -> dict[str, Any]:
     before, after = ("zero_shot", question.reference), ("adapted", question.reference)
-    pairs = _paired(rows, question, [before, after])
-    entry = {**question.head("adapted"), "value": None, "ci": None, **_counts(pairs)}
+    pairs = scores.paired([before, after])
+    entry = {**question.head("adapted"), "value": None, "ci": None, **counts(pairs)}
     if pairs is None:
-        reference = rows[rows["modality"] == question.reference]
-        return {**entry, "reason": _nothing(reference, question, ["zero_shot", "adapted"])}
+        reference = scores.rows[scores.rows["modality"] == question.reference]
+        return {**entry, "reason": nothing(reference, ["zero_shot", "adapted"])}
     sign = -1.0 if question.metric in LOWER_IS_BETTER else 1.0
     lost = PerSubject.of(sign * (pairs[before] - pairs[after]))
     interval = mean_interval(lost.values, n_resamples, seed, groups=lost.patients)
-    return _reasoned({**entry, "value": lost.mean, "ci": interval.as_list()}, interval.reason)
-
-
-def _nothing(rows: pd.DataFrame, question: _Question, stages: list[str]) -> str:
-    """Why no structure of no subject could be compared, by the statuses found."""
-    asked = rows[rows["stage"].isin(stages)]
-    found: dict[str, set[str]] = {}
-    columns = ["stage", "modality", "status", "condition"]
-    for row in asked[columns].astype(str).itertuples(index=False):
-        # a scan that has no label is not one whose label is empty
-        why = NO_LABEL if row.condition == NO_LABEL else str(row.status)
-        found.setdefault(f"{row.stage} {row.modality}", set()).add(why)
-    listed = "; ".join(f"{cell}: {'/'.join(sorted(statuses))}" for cell, statuses in found.items())
-    return f"no structure is scored on both sides ({listed})"
+    entry |= {"value": lost.mean, "ci": interval.as_list()}
+    return reasoned(entry, interval.reason, scores.undefined([before, after]))

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umdseg.data.dataset import PairedDataset
-from umdseg.data.geometry import Volume
 from umdseg.data.io.nifti import read_image
 from umdseg.data.resampling import resample_labels
 from umdseg.evaluation.references import read_references
@@ -35,10 +34,18 @@ class IntensityClassifier:
 
     positive: Mapping[tuple[Modality, str], NDArray[np.bool_]]
 
-    def predict(self, image: Volume, modality: Modality, structure: str) -> NDArray[np.bool_] | None:
-        """Mask (X, Y, Z) of one structure, None when training never showed it in this modality."""
-        bins = self.positive.get((modality, structure))
-        return None if bins is None else bins[intensity_bins(image.array, modality)]
+    def predict(
+        self, bins: NDArray[np.int16], modality: Modality, structure: str
+    ) -> NDArray[np.bool_] | None:
+        """Mask of one structure, None when training never showed it in this modality.
+
+        Args:
+            bins: (X, Y, Z) from `intensity_bins`, the same for all structures of a scan.
+            modality: of the scan.
+            structure: asked for.
+        """
+        positive = self.positive.get((modality, structure))
+        return None if positive is None else positive[bins]
 
 
 def fit_intensity(
@@ -52,7 +59,8 @@ def fit_intensity(
 
     Among all sets of intensity bins, the set with the best Dice is a superlevel set of the
     posterior p(structure | bin) (Lipton et al., ECML 2014), so sorting bins by it and cutting at
-    the best place is optimal, not a heuristic.
+    the best place is optimal, not a heuristic. Each structure is learned from the subjects whose labels
+    tell about it (`Subject.annotated`): in the others, its voxels would stand in as background.
 
     Args:
         dataset: names and ids of the structures.
@@ -63,29 +71,41 @@ def fit_intensity(
     """
     names = dataset.select(structures)
     inside: dict[tuple[Modality, str], NDArray[np.float64]] = {}
-    total: dict[Modality, NDArray[np.float64]] = {}
+    total: dict[tuple[Modality, str], NDArray[np.float64]] = {}
     for subject in track(subjects, "fit the intensity baseline", "subject", progress):
         for modality, reference in read_references(subject, dataset).items():
             if modality not in modalities:
                 continue
             image = read_image(subject.scans[modality].image, subject.id)
-            bins = intensity_bins(image.array, modality)
             truth = resample_labels(reference, image.grid)
             size = len(_EDGES[modality]) + 1
-            total[modality] = total.get(modality, np.zeros(size)) + np.bincount(bins.ravel(), minlength=size)
-            for name in names:
-                counts = np.bincount(bins[truth == dataset.structures[name]], minlength=size)
-                inside[modality, name] = inside.get((modality, name), np.zeros(size)) + counts
+            counts = _counts(intensity_bins(image.array, modality), size, truth)
+            for name in filter(subject.tells, names):
+                key, label = (modality, name), dataset.structures[name]
+                own = counts[label] if label < len(counts) else np.zeros(size)
+                inside[key] = inside.get(key, np.zeros(size)) + own
+                total[key] = total.get(key, np.zeros(size)) + counts.sum(axis=0)
     return IntensityClassifier(
-        {key: best_bins(counts, total[key[0]]) for key, counts in inside.items() if counts.any()}
+        {key: best_bins(counts, total[key]) for key, counts in inside.items() if counts.any()}
     )
 
 
-def intensity_bins(values: NDArray[Any], modality: Modality) -> NDArray[np.intp]:
+def intensity_bins(values: NDArray[Any], modality: Modality) -> NDArray[np.int16]:
     """Bin number of every voxel (X, Y, Z); MR, which has no unit, is scaled by its 99th percentile."""
     if modality == "mr":
         values = values / max(float(np.percentile(values, 99)), 1e-6)
-    return np.searchsorted(_EDGES[modality], values, side="right")
+    bins = np.empty(values.shape, dtype=np.int16)
+    # a slice at a time: numpy looks up whole scans in copies four times their size
+    for x, plane in enumerate(values):
+        bins[x] = np.searchsorted(_EDGES[modality], plane, side="right")
+    return bins
+
+
+def _counts(bins: NDArray[np.int16], size: int, truth: NDArray[np.int16]) -> NDArray[np.float64]:
+    """(ids, size) voxels per label id, 0 included, and intensity bin, counted in one pass."""
+    ids = int(truth.max()) + 1
+    both = truth.astype(np.intp).ravel() * size + bins.ravel()
+    return np.bincount(both, minlength=ids * size).reshape(ids, size).astype(float)
 
 
 def best_bins(inside: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.bool_]:

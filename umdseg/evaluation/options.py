@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import get_args
 
 from umdseg.data.options import refuse_repeats
@@ -35,6 +36,8 @@ class EvaluationOptions:
         overlay_subjects: subjects pictured in the report.
         old_structures: after training, score the dataset's structures that the model knows and that
             data.structures leaves out, before and after, too: what was forgotten of them.
+        supervised: run folders of networks trained from scratch (model=unet adapter=full), one for all
+            modalities or one for each: their rows join the case table, for the excess gap.
         score_grids: `label` scores on each label's grid; `common` beside it on the subject's reference grid
             within the field of view that all its scored scans share, so that a tolerance means the same in
             all.
@@ -54,6 +57,7 @@ class EvaluationOptions:
     save_predictions: bool = False
     overlay_subjects: int = 1
     old_structures: bool = True
+    supervised: list[str] = field(default_factory=list)
     score_grids: list[str] = field(default_factory=lambda: list(SCORE_GRIDS))
     label: str = OWN
 
@@ -72,6 +76,7 @@ class EvaluationOptions:
             if name not in METRICS:
                 raise unknown("metric", name, METRICS, where="evaluation.metrics")
         self._check_targets()
+        self._check_supervised()
         for name in self.baselines:
             if name not in BASELINES:
                 raise unknown("baseline", name, BASELINES, where="evaluation.baselines")
@@ -98,6 +103,16 @@ class EvaluationOptions:
             raise UserError(
                 "too few bootstrap resamples", where="evaluation.bootstrap", expected="at least 100"
             )
+
+    def _check_supervised(self) -> None:
+        where = "evaluation.supervised"
+        if self.supervised:
+            refuse_repeats(where, self.supervised)
+        for run in self.supervised:
+            if not (Path(run).expanduser() / "cases.parquet").is_file():
+                raise UserError(
+                    f"no run there: {run}", where=where, expected="a run folder with cases.parquet"
+                )
 
     def _check_targets(self) -> None:
         if self.label not in LABELS:

@@ -84,7 +84,7 @@ def write_index(
 
 
 def median_subjects(cases: pd.DataFrame, count: int) -> list[str]:
-    """The `count` subjects whose macro Dice is nearest the median of the last stage, then by name.
+    """The `count` subjects whose macro Dice is nearest the median of the model's last stage, then by name.
 
     A typical subject, chosen by rule: neither the best nor the worst is shown.
     """
@@ -93,7 +93,8 @@ def median_subjects(cases: pd.DataFrame, count: int) -> list[str]:
     stages = list(dict.fromkeys(rows["stage"]))
     if not stages or count < 1:
         return []
-    last = "adapted" if "adapted" in stages else stages[-1]
+    # supervised networks beside a model are not what is pictured
+    last = next((stage for stage in ("adapted", "zero_shot") if stage in stages), stages[-1])
     means = rows[rows["stage"] == last].groupby("subject")["dice"].mean()
     distance = (means - means.median()).abs().round(9)
     return [str(s) for s in sorted(distance.index, key=lambda s: (distance[s], s))[:count]]

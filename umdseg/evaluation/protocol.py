@@ -69,8 +69,9 @@ def evaluate(
     reference, the same for every modality.
     What cannot be scored becomes a row with a status: a structure the model does not know by class
     (`class_unknown`), a modality the subject lacks (`modality_absent`), a prompt the model does not
-    take (`prompt_unsupported`), a reference without voxels (`empty_reference`), a scan without a label
-    (`empty_reference` with condition `no_label`; it is still predicted where predictions are saved).
+    take (`prompt_unsupported`), a reference without voxels (`empty_reference`), a structure that the
+    subject's labels do not tell about (`not_annotated`, see `Subject.annotated`), a scan without a label
+    (`empty_reference` with condition `no_label`; these two are still predicted where predictions are saved).
 
     Args:
         backbone: model; evaluated in eval mode, left in the mode it was in.
@@ -164,7 +165,9 @@ def _subject_rows(
         later = looked_at(inputs[number + 1 :])
         volumes = {modality: volume for modality, volume in volumes.items() if modality in later}
     if task.save_to is not None:
-        write_index(task.save_to, subject, task.ids(), joint)
+        # a picture shows what was scored
+        told = {name: label for name, label in task.ids().items() if subject.tells(name)}
+        write_index(task.save_to, subject, told, joint)
     return rows
 
 

@@ -6,13 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
 from umdseg.data.dataset import PairedDataset
 from umdseg.data.fov import scan_grids
-from umdseg.data.geometry import Grid, Volume, resample
+from umdseg.data.geometry import Grid, Volume
 from umdseg.data.io.nifti import read_label
 from umdseg.prompts.boxes import Box, loosened, tight_box
 from umdseg.prompts.clicks import first_click
@@ -82,14 +78,6 @@ def read_references(
             )
         references[modality] = read[scan.label]
     return references
-
-
-def mask_on(mask: NDArray[np.bool_], own: Grid, grid: Grid) -> NDArray[np.bool_]:
-    """A mask on another grid: where it takes half or more of the linear interpolation."""
-    if (place := grid.within(own)) is not None:
-        return mask[place]
-    values = torch.from_numpy(mask.astype(np.float32))[None]
-    return np.asarray(resample(values, own, grid, outside=0.0)[0].numpy() >= 0.5)
 
 
 def first_clicks(

@@ -104,13 +104,22 @@ class Case:
         """Whether there is anything to score against."""
         return self.targets[0].truth is not None
 
+    def scorable(self, name: str) -> bool:
+        """Whether there is anything to score a structure against."""
+        return self.labelled and self.subject.tells(name)
+
     def grids(self, save: bool) -> list[Grid]:
         """Grids that predictions are wanted on: the scan's own to save them, then those to score on."""
         scored = [target.grid for target in self.targets] if self.labelled else []
         return [self.grid, *scored] if save else scored
 
     def unscored(self, name: str, kind: str, status: str, condition: str = "") -> list[dict[str, Any]]:
-        """One row per score grid that says why there is no score."""
+        """One row per score grid that says why there is no score.
+
+        What the label does not tell about is `not_annotated`, whatever the model could have said.
+        """
+        if self.labelled and not self.subject.tells(name):
+            status = "not_annotated"
         rows = [unscored(self.head, name, kind, status, condition) for _ in self.targets]
         return [{**row, "score_grid": t.name} for row, t in zip(rows, self.targets, strict=True)]
 
@@ -132,7 +141,7 @@ class _Map:
 def scan_rows(task: Task, case: Case) -> list[dict[str, Any]]:
     """Rows of one scan, for every prompt and structure; predictions are saved where the task says.
 
-    A scan without a label is predicted only to be saved.
+    A scan without a label, or whose label tells of no structure, is predicted only to be saved.
     """
     # a structure learned for one modality (tracer, site) is unknown in another
     with task.backbone.routed(case.origin):
@@ -156,14 +165,15 @@ def _open(task: Task, case: Case) -> VolumeSession:
 def _scan_rows(task: Task, case: Case) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     session = None
-    if case.labelled or task.save_to is not None:
+    if (case.labelled and any(map(case.subject.tells, task.names))) or task.save_to is not None:
         session = _open(task, case)
     for kind in task.prompts:
-        found: list[dict[str, Any]] = []
         if kind not in task.backbone.card.prompts:
             found = [r for name in task.names for r in case.unscored(name, kind, "prompt_unsupported")]
         elif session is not None:
             found = (_auto if kind in ("auto", "text") else _placed)(task, case, session, kind)
+        else:
+            found = [r for name in task.names for r in case.unscored(name, kind, "not_annotated")]
         if not case.labelled:
             found = [r for n in task.names for r in case.unscored(n, kind, "empty_reference", NO_LABEL)]
         rows += found
@@ -195,7 +205,7 @@ def _auto(task: Task, case: Case, session: VolumeSession, kind: PromptKind) -> l
     cost = _cost(start)
     rows = []
     for name in task.names:
-        if name in known and case.labelled:
+        if name in known and case.scorable(name):
             label = task.dataset.structures[name]
             masks = [found == label for found in maps[-len(case.targets) :]]
             rows += _scored(task, case, name, kind, masks, cost)
@@ -213,7 +223,7 @@ def _placed(task: Task, case: Case, session: VolumeSession, kind: PromptKind) ->
     for name in task.names:
         label, truth = task.dataset.structures[name], case.targets[0].truth
         missing = truth is not None and not (truth == label).any()
-        if name not in given or missing:
+        if name not in given or missing or not case.subject.tells(name):
             rows += case.unscored(name, kind, "empty_reference")
             continue
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from umdseg.evaluation.bootstrap import mean_interval
 from umdseg.evaluation.cases import on_grid
 from umdseg.evaluation.inputs import columns_of
-from umdseg.evaluation.patients import PerSubject, with_patients
+from umdseg.evaluation.people import PerSubject, with_patients
 
 if TYPE_CHECKING:
     import pandas as pd

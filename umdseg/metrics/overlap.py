@@ -10,6 +10,15 @@ from numpy.typing import NDArray
 Mask = NDArray[np.bool_]
 
 
+def bounding_box(mask: Mask) -> tuple[slice, slice, slice]:
+    """Where a mask (X, Y, Z) has voxels; empty slices where it has none."""
+    ends = []
+    for axis in range(3):
+        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        ends.append(slice(int(hit[0]), int(hit[-1]) + 1) if hit.size else slice(0, 0))
+    return ends[0], ends[1], ends[2]
+
+
 def dice(reference: Mask, prediction: Mask) -> float:
     """Dice similarity coefficient 2|A n B| / (|A| + |B|) (Dice, Ecology 1945).
 
@@ -48,10 +57,10 @@ def lesion_errors(reference: Mask, prediction: Mask, voxel_ml: float) -> tuple[f
 def _untouched(components: Mask, other: Mask) -> int:
     from scipy import ndimage
 
+    # outside their box there is nothing to label: a reference is small where a bad prediction is scattered
+    box = bounding_box(components)
+    components, other = components[box], other[box]
     labelled, count = ndimage.label(components, ndimage.generate_binary_structure(3, 2))
-    if count == 0:
-        return 0
-    sizes = np.bincount(labelled.ravel(), minlength=count + 1)
-    touched = np.bincount(labelled[other], minlength=count + 1) > 0
-    touched[0] = True
+    sizes = np.bincount(labelled[components], minlength=count + 1)
+    touched = np.bincount(labelled[components & other], minlength=count + 1) > 0
     return int(sizes[~touched].sum())

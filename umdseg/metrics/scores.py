@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from umdseg.errors import UserError, unknown
-from umdseg.metrics.overlap import Mask, dice, lesion_errors
+from umdseg.metrics.overlap import Mask, bounding_box, dice, lesion_errors
 from umdseg.metrics.surface import surface_scores
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ def score_masks(
             raise unknown("metric", name, METRICS)
     voxel_ml = math.prod(float(s) for s in spacing) / 1000.0
     # everything below costs time in proportion to the volume, and is the same inside the union's box
-    reference, prediction = _crop(reference, prediction)
+    box = bounding_box(reference | prediction)
+    reference, prediction = reference[box], prediction[box]
     fn_ml, fp_ml = lesion_errors(reference, prediction, voxel_ml)
     scores: dict[str, Any] = dict.fromkeys(METRICS, math.nan)
     if "dice" in metrics:
@@ -109,16 +110,6 @@ def score_masks(
         "fp_ml": float(fp_ml),
         "status": "ok" if reference.any() else "empty_reference",
     }
-
-
-def _crop(reference: Mask, prediction: Mask) -> tuple[Mask, Mask]:
-    union = reference | prediction
-    box = []
-    for axis in range(union.ndim):
-        others = tuple(a for a in range(union.ndim) if a != axis)
-        hit = np.flatnonzero(union.any(axis=others))
-        box.append(slice(int(hit[0]), int(hit[-1]) + 1) if hit.size else slice(0, 0))
-    return reference[tuple(box)], prediction[tuple(box)]
 
 
 def _checked(

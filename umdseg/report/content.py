@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Result = Mapping[str, Any]
-_KINDS = {
-    "before": "gap before",
-    "after": "gap after",
-    "supervised": "gap of the supervised",
-    "closure": "closure",
-    "forgetting": "forgetting",
+# cells of a row: list of gap.json, stage (None: it has one alone), in words
+_CELLS: dict[str, tuple[str, str | None, str]] = {
+    "before": ("gaps", "zero_shot", "gap before"),
+    "after": ("gaps", "adapted", "gap after"),
+    "supervised": ("gaps", "supervised", "gap of the supervised"),
+    "closure": ("closure", None, "closure"),
+    "forgetting": ("forgetting", None, "forgetting"),
+    "excess_before": ("excess", "zero_shot", "excess gap before"),
+    "excess_after": ("excess", "adapted", "excess gap after"),
 }
 
 
@@ -103,13 +106,10 @@ def _gap_rows(result: Result, grid: str) -> list[dict[str, Any]]:
     rows = []
     for reference, target, metric, prompt in pairs(result):
         found = {
-            "before": _find(result, "gaps", reference, target, prompt, metric=metric, stage="zero_shot"),
-            "after": _find(result, "gaps", reference, target, prompt, metric=metric, stage="adapted"),
-            "supervised": _find(result, "gaps", reference, target, prompt, metric=metric, stage="supervised"),
-            "closure": _find(result, "closure", reference, target, prompt, metric=metric),
-            "forgetting": _find(result, "forgetting", reference, target, prompt, metric=metric),
+            cell: _find(result, kind, reference, target, prompt, metric, stage)
+            for cell, (kind, stage, _) in _CELLS.items()
         }
-        told = [f"{_KINDS[kind]}: {e['reason']}" for kind, e in found.items() if e and e.get("reason")]
+        told = [f"{_CELLS[cell][2]}: {e['reason']}" for cell, e in found.items() if e and e.get("reason")]
         reasons = list(dict.fromkeys(told))
         counted = next((e for e in found.values() if e and e["n_subjects"]), None)
         n = size(counted) if counted and "n_structures" in counted else "0"
@@ -119,9 +119,18 @@ def _gap_rows(result: Result, grid: str) -> list[dict[str, Any]]:
 
 
 def _find(
-    result: Result, kind: str, reference: str, target: str, prompt: str, metric: str = "dice", **more: str
+    result: Result,
+    kind: str,
+    reference: str,
+    target: str,
+    prompt: str,
+    metric: str = "dice",
+    stage: str | None = None,
 ) -> Mapping[str, Any] | None:
-    return select(result[kind], reference=reference, target=target, prompt=prompt, metric=metric, **more)
+    # runs made before there was an excess gap have none
+    entries = result.get(kind, [])
+    wanted = {"reference": reference, "target": target, "prompt": prompt, "metric": metric}
+    return select(entries, **wanted, **({"stage": stage} if stage else {}))
 
 
 def organ_table(summary: pd.DataFrame, prompt: str) -> dict[str, Any]:

@@ -112,6 +112,9 @@ def _what(own: pd.DataFrame) -> dict[str, Any]:
     def joined(column: str) -> str:
         return ", ".join(str(v) for v in dict.fromkeys(own[column]) if str(v))
 
+    # supervised networks from other runs stand beside a model; alone they are what the page is about
+    beside = own["stage"] == "supervised"
+    own = own if beside.all() else own[~beside]
     seen = own[own["status"] != "modality_absent"]
     counts = seen.groupby(columns_of(seen))["subject"].nunique()
     scans = ", ".join(f"{counts[m]} {words.modality(m)}" for m in in_order(counts.index))

@@ -86,7 +86,8 @@ def overlay(folder: Path, subject: str, cases: pd.DataFrame) -> tuple[bytes, str
     if not modalities:
         return None
     labels = {m: read_label(scans[m]["label"], subject=subject) for m in modalities}
-    plane = choose_plane(labels[modalities[0]], list(index["structures"].values()))
+    ids = list(index["structures"].values())
+    plane = choose_plane(labels[modalities[0]], ids)
     width, height = _extent(plane)
     scale = 3.1 / max(width, 0.75 * height)
     figure = Figure(figsize=(scale * width * len(modalities) + 0.3, scale * height * len(stages) + 0.4))
@@ -97,11 +98,10 @@ def overlay(folder: Path, subject: str, cases: pd.DataFrame) -> tuple[bytes, str
         for row, stage in enumerate(stages):
             axes = panels[row][column]
             _picture(axes, layers, plane)
-            _contours(axes, truth, REFERENCE, plane)
+            _contours(axes, truth, REFERENCE, plane, ids)
             if (modality, stage) in files:
-                _contours(
-                    axes, plane.cut(read_label(files[modality, stage]), nearest=True), PREDICTION, plane
-                )
+                found = plane.cut(read_label(files[modality, stage]), nearest=True)
+                _contours(axes, found, PREDICTION, plane, ids)
                 shown = (rows["modality"] == modality) & (rows["stage"] == stage)
                 _corner(axes, rows[shown & (rows["prompt"] == prompts[stage])])
             if row == 0:
@@ -218,10 +218,11 @@ def _range(modality: str, image: NDArray[np.float32]) -> tuple[float, float]:
     return low, max(high, low + 1e-6)
 
 
-def _contours(axes: Axes, labels: NDArray[np.float32], colour: str, plane: Plane) -> None:
+def _contours(axes: Axes, labels: NDArray[np.float32], colour: str, plane: Plane, ids: Sequence[int]) -> None:
+    """Outlines of the structures that are scored; what the reference does not tell about is not wrong."""
     step = np.delete(np.array(plane.grid.spacing), plane.axis)
     x, y = ((np.arange(n) + 0.5) * s for n, s in zip(labels.shape, step, strict=True))
-    for label in np.unique(labels[labels > 0]):
+    for label in np.intersect1d(labels, ids):
         axes.contour(x, y, (labels == label).T.astype(float), levels=[0.5], colors=[colour], linewidths=1.2)
 
 

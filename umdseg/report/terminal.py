@@ -124,6 +124,8 @@ _LINES = (
     ("supervised gap", "gaps", "supervised"),
     ("closure", "closure", "adapted"),
     ("forgetting", "forgetting", "adapted"),
+    ("excess before", "excess", "zero_shot"),
+    ("excess after", "excess", "adapted"),
 )
 
 
@@ -134,7 +136,7 @@ def _cell(result: Mapping[str, Any], kind: str, stage: str, modality: str, promp
     if found is None:
         return MISSING
     entry = select(
-        result[kind], reference=found[0], target=found[1], metric=metric, prompt=prompt, stage=stage
+        result.get(kind, []), reference=found[0], target=found[1], metric=metric, prompt=prompt, stage=stage
     )
     return with_interval(entry, "gap" if kind == "gaps" else "value")
 

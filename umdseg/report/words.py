@@ -14,6 +14,7 @@ METRIC = {"dice": "Dice", "nsd": "NSD", "hd95": "HD95 (mm)", "assd": "ASSD (mm)"
 STATUS = {
     "ok": "scored",
     "empty_reference": "the reference holds no voxel of the structure",
+    "not_annotated": "the labels of the subject do not tell about the structure",
     "modality_absent": "the subject has no scan of this modality",
     "class_unknown": "the model does not know the structure by class",
     "prompt_unsupported": "the model does not take this kind of prompt",
@@ -46,6 +47,10 @@ STARTED_RANDOM = (
 FROM_SCRATCH = (
     "Trained from scratch.",
     "The network started from random weights; all it knows was learned in training.",
+)
+EXCESS = (
+    "Excess gap = the gap of the model − the gap of supervised networks trained from scratch on these "
+    "modalities, of the same subjects and structures: what the target modality costs everybody is taken off."
 )
 GRIDS = (
     "Grid label: each scan is scored on the grid of its label. Grid common: the same predictions on one grid "

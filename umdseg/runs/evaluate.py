@@ -60,7 +60,7 @@ def run_evaluate(settings: Settings) -> Path:
         else:
             cases = scored(job, stage, method)
         job.keep(cases)
-        cases = merge([cases, baselines(job)])
+        cases = merge([cases, job.supervised, baselines(job)])
         job.finish(cases, parameters, routes, adapter=str(saved) if saved else None)
     return job.path
 

@@ -29,6 +29,7 @@ from umdseg.runs.folder import RunFolder
 from umdseg.runs.identity import run_hash
 from umdseg.runs.people import accept, baseline_subjects, scored_structures, scored_subjects
 from umdseg.runs.provenance import provenance
+from umdseg.runs.supervised import supervised_rows
 from umdseg.runs.zero_shot import ZeroShotStore
 from umdseg.vocabulary import Subject
 
@@ -52,6 +53,7 @@ class Job:
         subjects: who is scored.
         structures: those looked for.
         train: who the baselines that learn are fitted on.
+        supervised: rows of supervised networks beside the model's; empty without any.
         folder: run folder.
         hash: the run's hash.
     """
@@ -64,6 +66,7 @@ class Job:
     subjects: list[Subject]
     structures: tuple[str, ...]
     train: list[Subject]
+    supervised: pd.DataFrame
     folder: RunFolder
     hash: str
 
@@ -94,10 +97,12 @@ class Job:
             say(f"weights: {backbone.loaded.told()}")
         accept(door, settings, backbone)
         subjects = scored_subjects(door, settings, dataset, backbone, structures)
+        supervised = supervised_rows(settings, backbone, dataset.name, subjects, structures)
         data = dataset.fingerprint(settings.data.cache_dir)
         digest = run_hash(settings, data, backbone.state_sha256, adapter)
         folder = _folder(door, settings, digest)
-        return cls(door, settings, dataset, data, backbone, subjects, structures, train, folder, digest)
+        people = subjects, structures, train, supervised
+        return cls(door, settings, dataset, data, backbone, *people, folder, digest)
 
     @property
     def path(self) -> Path:

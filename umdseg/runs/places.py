@@ -17,11 +17,14 @@ def by_content(flat: Mapping[str, Any]) -> dict[str, Any]:
 
     - `model.folder`: the plans and descriptions in it, wherever below it they lie;
     - `model.card`, and `model.module` where it is a file: their content;
+    - `evaluation.supervised`: the case tables of the runs;
     - `model.embeddings`: nothing; the numbers are hashed with the model's tensors, as are `model.weights`.
 
     What is not there stays as it is written; building the model says so.
     """
     found = {key: value for key, value in flat.items() if key != "model.embeddings"}
+    if runs := found.get("evaluation.supervised"):
+        found["evaluation.supervised"] = [_content(str(Path(run) / "cases.parquet")) for run in runs]
     folder, card, module = (found.get(f"model.{name}") for name in ("folder", "card", "module"))
     if folder:
         found["model.folder"] = _descriptions(Path(folder).expanduser())

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-_NUMBERS = {"gaps": "gap", "closure": "value", "forgetting": "value"}
+_NUMBERS = {"gaps": "gap", "closure": "value", "forgetting": "value", "excess": "value"}
 _HEAD = ("reference", "target", "modality", "metric", "prompt", "stage")
 
 

@@ -71,7 +71,7 @@ def run_train(settings: Settings) -> Path:
             if settings.fit.export_weights:
                 _export(job, Path(settings.fit.export_weights).expanduser(), cases)
         job.keep(cases)
-        cases = merge([cases, baselines(job)])
+        cases = merge([cases, job.supervised, baselines(job)])
         spent = None if clock is None else round(clock.seconds, 1)
         job.finish(cases, (trainable, total), routes, old, learned=learned, fit_seconds=spent)
     return job.path

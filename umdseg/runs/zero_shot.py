@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 # what changes the statistics or the report, not the table
 _AFTERWARDS = tuple(
     f"evaluation.{name}"
-    for name in ("bootstrap", "baselines", "overlay_subjects", "save_predictions", "old_structures")
+    for name in (
+        *("bootstrap", "baselines", "supervised"),
+        *("overlay_subjects", "save_predictions", "old_structures"),
+    )
 )
 # where weights lie and that their terms were read; the weights themselves are hashed
 _PLACES = ("model.weights", "model.accept_licence")
