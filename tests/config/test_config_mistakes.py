@@ -174,6 +174,7 @@ def test_every_committed_choice_passes() -> None:
 
     needs = dict.fromkeys(set(names("data")) - {"phantom"}, "data.root=x")
     needs |= dict.fromkeys(("petct", "petmri"), "data.manifest=x.csv")
+    needs |= {f"sts_adapters{kind}": "data.root=x" for kind in ("", "_fused", "_unet")}
     for group in groups():
         for path in sorted((conf_dir() / group).glob("*.yaml")):
             extra = [needs[path.stem]] if path.stem in needs else []
