@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 from omegaconf import OmegaConf
-from scipy.stats import wilcoxon
 
 from umdseg.evaluation.bootstrap import mean_interval
+from umdseg.evaluation.paired import signed_rank
 from umdseg.vocabulary import MODALITIES
 
 # the largest part of its input that a patient has
@@ -99,7 +99,7 @@ class Answers:
             },
             **{
                 "ci": mean_interval(values).as_list(),
-                "p": float(wilcoxon(values).pvalue) if values.any() else None,
+                "p": signed_rank(values),
             },
             **{"first_mean": float(pairs["a"].mean()), "second_mean": float(pairs["b"].mean())},
         }

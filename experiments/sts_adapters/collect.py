@@ -1,6 +1,6 @@
 """Make the study's files from its runs.
 
-    python experiments/sts_adapters/collect.py --blind blind.csv --flops flops.json RUN [RUN ...]
+    python experiments/sts_adapters/collect.py RUN [RUN ...]
 
 Writes result.json and figure.png beside this file and prints the tables of question.md. Every patient has one
 score per configuration and input; differences are of the same patients, intervals from resampling patients.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,19 @@ from umdseg.evaluation.options import BASELINES
 from umdseg.files import atomic, write_json
 
 HERE = Path(__file__).parent
-KEPT = ("command", "seed", "started", "seconds", "versions", "git", "code", "device", "weights", "data")
+KEPT = (
+    "command",
+    "seed",
+    "started",
+    "seconds",
+    "fit_seconds",
+    "versions",
+    "git",
+    "code",
+    "device",
+    "weights",
+    "data",
+)
 THRESHOLDS = {
     name: f"PET above {name.rpartition('_')[2]} % of its maximum" for name in BASELINES if "pet" in name
 }
@@ -33,8 +46,8 @@ BLIND = {"pet": "blind, in the PET's and CT's cut", "mr": "blind, in the MR's", 
 def main() -> None:
     """Read the arguments and write the study's files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--blind", type=Path, required=True)
-    parser.add_argument("--flops", type=Path, required=True)
+    parser.add_argument("--blind", type=Path, default=HERE / "blind.csv")
+    parser.add_argument("--flops", type=Path, default=HERE / "flops.json")
     parser.add_argument("runs", type=Path, nargs="+")
     given = parser.parse_args()
     answers = gathered(given.runs, given.blind)
@@ -56,26 +69,38 @@ def gathered(runs: list[Path], blind: Path) -> Answers:
     """Scores of all runs, thresholds and blind ellipsoids.
 
     Raises:
-        SystemExit: two rows of one patient were scored against different labels.
+        SystemExit: rows of one patient are of different labels or folds.
     """
-    answers, volumes = Answers(), list[pd.DataFrame]()
+    answers, rows = Answers(), list[pd.DataFrame]()
     for run in runs:
         cases = on_grid(read_cases(run))
         cases = cases[
             (cases["structure"] == "tumour") & (cases["prompt"] == "auto") & (cases["status"] == "ok")
         ]
-        volumes.append(cases[["subject", "volume_ref_ml"]])
-        own = cases[~cases["model"].isin(BASELINES)]
-        answers.add(configuration(run), own)
+        rows.append(cases)
+        answers.add(configuration(run), cases[~cases["model"].isin(BASELINES)])
         for name, title in THRESHOLDS.items():
-            found = cases[cases["model"] == name].set_index("subject")["dice"]
-            answers.put(title, "pet", found)
-    spread = pd.concat(volumes).groupby("subject")["volume_ref_ml"].agg(lambda v: v.max() / v.min() - 1)
-    if (spread > 1e-6).any():
-        raise SystemExit(f"not scored against one label: {', '.join(spread[spread > 1e-6].index)}")
-    for field, rows in pd.read_csv(blind).groupby("field"):
-        answers.put(BLIND[str(field)], str(field), rows.set_index("subject")["dice"])
+            answers.put(title, "pet", cases[cases["model"] == name].set_index("subject")["dice"])
+    same(pd.concat(rows))
+    for field, found in pd.read_csv(blind).groupby("field"):
+        answers.put(BLIND[str(field)], str(field), found.set_index("subject")["dice"])
     return answers
+
+
+def same(cases: pd.DataFrame) -> None:
+    """Stop where a patient was scored against several labels, or tested in several folds.
+
+    Raises:
+        SystemExit: naming the patients.
+    """
+    people = cases.groupby("subject")
+    volume = people["volume_ref_ml"]
+    odd = (volume.max() > volume.min() * (1 + 1e-6)) | (people["fold"].nunique() > 1)
+    if odd.any():
+        raise SystemExit(f"not one label and fold for all: {', '.join(odd.index[odd])}")
+    print(
+        f"{len(odd)} patients, each in one fold and against one label in {len(cases)} rows", file=sys.stderr
+    )
 
 
 def provenance(run: Path) -> dict[str, Any]:

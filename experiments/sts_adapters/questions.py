@@ -6,6 +6,8 @@ from typing import Any
 
 from answers import THERE, Answers, Key
 
+from umdseg.evaluation.paired import holm
+
 SINGLES = ("ct", "pet", "mr")
 PAIRS = ("ct+pet", "pet+mr", "ct+mr")
 ALL = "ct+pet+mr"
@@ -37,6 +39,9 @@ def asked(answers: Answers) -> dict[str, list[dict[str, Any]]]:
             for trained in (*PAIRS, ALL)
             for m in trained.split("+")
         ],
+        "the same, nothing left out in training": [
+            (("LoRA ct+pet, nothing left out", m), (f"LoRA {m}", m)) for m in ("ct", "pet")
+        ],
         "against U-Nets": [
             (key, (name, key[1]))
             for name in answers.names("U-Net")
@@ -48,14 +53,3 @@ def asked(answers: Answers) -> dict[str, list[dict[str, Any]]]:
     adjusted = holm([one["p"] for one in told["claim"]])
     told["claim"] = [{**one, "p": p, "holm": True} for one, p in zip(told["claim"], adjusted, strict=True)]
     return told
-
-
-def holm(ps: list[float | None]) -> list[float | None]:
-    """P-values adjusted for as many tests (Holm, Scand J Statist 1979)."""
-    told = sorted((p, place) for place, p in enumerate(ps) if p is not None)
-    adjusted: list[float | None] = [None] * len(ps)
-    worst = 0.0
-    for rank, (p, place) in enumerate(told):
-        worst = max(worst, min(1.0, (len(told) - rank) * p))
-        adjusted[place] = worst
-    return adjusted

@@ -1,11 +1,11 @@
-"""Who is one patient, by the table or by name, and sums per patient."""
+"""Who is one patient, by the table or by name, and means per patient."""
 
 from __future__ import annotations
 
 import pandas as pd
 import pytest
 
-from umdseg.evaluation.whose import PerPatient, counted, whose
+from umdseg.evaluation.whose import counted, per_subject, whose
 
 
 def test_names_of_copies_and_studies_tell_the_patient() -> None:
@@ -39,15 +39,15 @@ def test_the_table_knows_better_than_names() -> None:
     assert whose(pd.DataFrame([("phantom", "m_copy1", "m_copy1")], columns=cases.columns)) == {"m_copy1": "m"}
 
 
-def test_subjects_are_means_of_structures_and_patients_sums_of_subjects() -> None:
+def test_subjects_are_means_of_structures_and_patients_of_subjects() -> None:
     index = pd.MultiIndex.from_tuples(
         [("a1", "liver"), ("a1", "spleen"), ("a2", "liver"), ("b", "liver")], names=["subject", "structure"]
     )
     values, known = pd.Series([0.2, 0.4, 0.9, 0.5], index=index), {"a1": "a", "a2": "a"}
-    found = PerPatient.of(values, known)
-    assert found.sums == pytest.approx([0.3 + 0.9, 0.5])
-    assert found.counts == pytest.approx([2, 1])
+    found = per_subject(values, known)
+    assert found.values == pytest.approx([0.3, 0.9, 0.5])
+    assert list(found.patients) == ["a", "a", "b"]
     assert found.mean == pytest.approx((0.3 + 0.9 + 0.5) / 3)
     assert found.means == pytest.approx([0.6, 0.5])
-    assert PerPatient.of(values, {}).means == pytest.approx([0.3, 0.9, 0.5])
+    assert per_subject(values, {}).means == pytest.approx([0.3, 0.9, 0.5])
     assert counted(values, known) == {"n_patients": 2, "n_subjects": 3, "n_structures": 2}

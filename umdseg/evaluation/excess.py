@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from umdseg.evaluation.bootstrap import mean_interval
 from umdseg.evaluation.pairs import SUPERVISED, Question, Scores, counts, nothing, reasoned
 from umdseg.evaluation.people import PerSubject
 
@@ -54,7 +53,7 @@ def excess_entry(
         return {**entry, **counts(None), "reason": why}
     reference, target, best_reference, best_target = (pairs[cell] for cell in cells)
     found = PerSubject.of((reference - target) - (best_reference - best_target))
-    interval = mean_interval(found.values, n_resamples, seed, groups=found.patients)
+    interval = found.interval(n_resamples, seed)
     entry |= {"value": found.mean, "ci": interval.as_list()}
     entry |= {"supervised": PerSubject.of(best_reference - best_target).mean, **counts(pairs)}
     return reasoned(entry, interval.reason, scores.undefined(cells))

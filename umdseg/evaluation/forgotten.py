@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from umdseg.evaluation.bootstrap import mean_interval
 from umdseg.evaluation.cases import on_grid
 from umdseg.evaluation.inputs import as_single
 from umdseg.evaluation.people import PerSubject, with_patients
@@ -53,7 +52,7 @@ def _lost(rows: pd.DataFrame, metric: str, n_resamples: int, seed: int) -> list[
         return []
     sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
     lost = PerSubject.of(sign * (pairs["zero_shot"] - pairs["adapted"]))
-    interval = mean_interval(lost.values, n_resamples, seed, groups=lost.patients)
+    interval = lost.interval(n_resamples, seed)
     names = pairs.index.get_level_values("structure")
     entry = {**lost.counts(), "n_structures": int(names.nunique()), "value": lost.mean}
     why = {} if interval.reason is None else {"reason": interval.reason}

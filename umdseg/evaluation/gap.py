@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from umdseg.errors import UserError
-from umdseg.evaluation.bootstrap import mean_interval, ratio_interval
 from umdseg.evaluation.cases import KEY, on_grid
 from umdseg.evaluation.excess import excess_entry
 from umdseg.evaluation.inputs import as_single
@@ -128,7 +127,7 @@ def _gap_entry(question: Question, scores: Scores, stage: str, n_resamples: int,
     if pairs is None:
         return {**head, "gap": None, "ci": None, **counts(None), "reason": nothing(scores.rows, [stage])}
     found = PerSubject.of(pairs[(stage, question.reference)] - pairs[(stage, question.target)])
-    interval = mean_interval(found.values, n_resamples, seed, groups=found.patients)
+    interval = found.interval(n_resamples, seed)
     entry = {**head, "gap": found.mean, "ci": interval.as_list(), **counts(pairs)}
     return reasoned(entry, interval.reason, scores.undefined(cells))
 
@@ -142,7 +141,7 @@ def _closure_entry(question: Question, scores: Scores, n_resamples: int, seed: i
     if pairs is None:
         return {**entry, "reason": nothing(scores.rows, ["zero_shot", "adapted"])}
     opened, closed = (PerSubject.of(pairs[cell] - pairs[target]) for cell in (before, after))
-    interval = mean_interval(opened.values, n_resamples, seed, groups=opened.patients)
+    interval = opened.interval(n_resamples, seed)
     if not interval.excludes(0.0):
         why = interval.reason if interval.low is None else "the gap before is not distinguishable from 0"
         return {**entry, "reason": why}
@@ -150,7 +149,7 @@ def _closure_entry(question: Question, scores: Scores, n_resamples: int, seed: i
     if not worse:
         why = f"{question.target} was better than {question.reference} before, there is no gap to close"
         return {**entry, "reason": why}
-    interval = ratio_interval(closed.values, opened.values, n_resamples, seed, groups=opened.patients)
+    interval = closed.share(opened, n_resamples, seed)
     entry |= {"value": closed.mean / opened.mean, "ci": interval.as_list()}
     return reasoned(entry, interval.reason, scores.undefined(cells))
 
@@ -164,6 +163,6 @@ def _forgetting_entry(question: Question, scores: Scores, n_resamples: int, seed
         return {**entry, "reason": nothing(reference, ["zero_shot", "adapted"])}
     sign = -1.0 if question.metric in LOWER_IS_BETTER else 1.0
     lost = PerSubject.of(sign * (pairs[before] - pairs[after]))
-    interval = mean_interval(lost.values, n_resamples, seed, groups=lost.patients)
+    interval = lost.interval(n_resamples, seed)
     entry |= {"value": lost.mean, "ci": interval.as_list()}
     return reasoned(entry, interval.reason, scores.undefined([before, after]))

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from umdseg.evaluation.bootstrap import MIN_SUBJECTS
 from umdseg.evaluation.match import left_out, matched, other_labels, refuse_other_labels
 from umdseg.evaluation.selection import Selection, scores
-from umdseg.evaluation.whose import Patients, PerPatient, counted, whose
+from umdseg.evaluation.whose import Patients, counted, per_subject, whose
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,10 +82,10 @@ def _difference(a: pd.DataFrame, b: pd.DataFrame, patients: Patients, n: int, se
             f"{name} {table.attrs['why']}" for name, table in (("first", a), ("second", b)) if table.empty
         ]
         return {**entry, "reason": "; ".join(["nothing is scored in both", *reasons])}
-    difference = PerPatient.of(pairs["first"] - pairs["second"], patients)
+    difference = per_subject(pairs["first"] - pairs["second"], patients)
     interval = difference.interval(n, seed)
     entry |= {"value": difference.mean, "ci": interval.as_list(), "p": signed_rank(difference.means)}
-    entry |= {f"{name}_mean": PerPatient.of(pairs[name], patients).mean for name in pairs}
+    entry |= {f"{name}_mean": per_subject(pairs[name], patients).mean for name in pairs}
     return entry if interval.reason is None else {**entry, "reason": interval.reason}
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umdseg.errors import UserError
+from umdseg.evaluation.bootstrap import Interval, mean_interval, ratio_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +37,20 @@ class PerSubject:
     def mean(self) -> float:
         """The mean over subjects."""
         return float(self.values.mean())
+
+    @property
+    def means(self) -> NDArray[np.float64]:
+        """(n_patients,) each patient's mean over their subjects, in the order of patients' names."""
+        _, place, count = np.unique(self.patients, return_inverse=True, return_counts=True)
+        return np.bincount(place, self.values) / count
+
+    def interval(self, n_resamples: int, seed: int) -> Interval:
+        """Of the mean over subjects, resampling patients with all their subjects."""
+        return mean_interval(self.values, n_resamples, seed, groups=self.patients)
+
+    def share(self, whole: PerSubject, n_resamples: int, seed: int) -> Interval:
+        """Of this mean over another one of the same subjects."""
+        return ratio_interval(self.values, whole.values, n_resamples, seed, groups=self.patients)
 
     def counts(self) -> dict[str, int]:
         """`n_subjects` and `n_patients`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from umdseg.evaluation.bootstrap import mean_interval
 from umdseg.evaluation.cases import on_grid
 from umdseg.evaluation.inputs import columns_of
 from umdseg.evaluation.people import PerSubject, with_patients
@@ -44,7 +43,7 @@ def summarise(
         parts = [(MACRO, group)] + [(str(s), part) for s, part in group.groupby("structure", sort=False)]
         for structure, part in parts:
             values = PerSubject.of(part.set_index(["patient", "subject"])[metric])
-            interval = mean_interval(values.values, n_resamples, seed, groups=values.patients)
+            interval = values.interval(n_resamples, seed)
             found = {"mean": values.mean, "low": interval.low, "high": interval.high, **values.counts()}
             rows.append({**head, "structure": structure, **found})
     columns = [*_GROUP, "structure", "mean", "low", "high", "n_subjects", "n_patients"]

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from umdseg.data.phantom.labelmap import person
-from umdseg.evaluation.bootstrap import Interval, mean_interval, ratio_interval
+from umdseg.evaluation.people import PerSubject
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,48 +36,17 @@ def whose(cases: pd.DataFrame) -> dict[str, str]:
     return found
 
 
-@dataclass(frozen=True)
-class PerPatient:
-    """Subjects' values, summed per patient; a subject's value is the mean over its structures.
+def per_subject(values: pd.Series, patients: Patients) -> PerSubject:
+    """Means over structures of values indexed by (subject, structure).
 
-    Attributes:
-        sums: (n_patients,), in the order of patients' names.
-        counts: (n_patients,) subjects of each.
+    Who is not in `patients` is a patient of their own.
     """
+    import pandas as pd
 
-    sums: NDArray[np.float64]
-    counts: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, values: pd.Series, patients: Patients) -> PerPatient:
-        """From values indexed by (subject, structure); who is not in `patients` is a patient of their own."""
-        subjects = values.groupby(level="subject").mean()
-        owners = [patients.get(str(subject), str(subject)) for subject in subjects.index]
-        grouped = subjects.groupby(np.asarray(owners, dtype=object))
-        return cls(*(np.asarray(part.sort_index(), dtype=float) for part in (grouped.sum(), grouped.count())))
-
-    @property
-    def mean(self) -> float:
-        """The mean over subjects."""
-        return float(self.sums.sum() / self.counts.sum())
-
-    @property
-    def means(self) -> NDArray[np.float64]:
-        """(n_patients,) each patient's mean over their subjects."""
-        return self.sums / self.counts
-
-    def interval(self, n_resamples: int, seed: int) -> Interval:
-        """Of the mean over subjects, resampling patients with all their subjects.
-
-        The cluster bootstrap (Davison and Hinkley, Bootstrap Methods, 1997, section 3.8).
-        """
-        if np.ptp(self.counts) == 0:
-            return mean_interval(self.means, n_resamples, seed)
-        return ratio_interval(self.sums, self.counts, n_resamples, seed)
-
-    def share(self, whole: PerPatient, n_resamples: int, seed: int) -> Interval:
-        """Interval of this mean over another one of the same subjects."""
-        return ratio_interval(self.sums, whole.sums, n_resamples, seed)
+    subjects = values.groupby(level="subject").mean()
+    owners = [patients.get(str(name), str(name)) for name in subjects.index]
+    index = pd.MultiIndex.from_arrays([owners, subjects.index], names=["patient", "subject"])
+    return PerSubject.of(subjects.set_axis(index))
 
 
 def counted(pairs: pd.DataFrame | pd.Series, patients: Patients) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from umdseg.evaluation.match import left_out, matched, refuse_other_labels
 from umdseg.evaluation.selection import Selection, last_stage, scores
-from umdseg.evaluation.whose import Patients, PerPatient, counted, whose
+from umdseg.evaluation.whose import Patients, counted, per_subject, whose
 from umdseg.metrics.scores import LOWER_IS_BETTER
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ def won_back(
         sides = {"zero_shot": before, "adapted": after, "supervised": best}
         reasons = [f"{name}: {table.attrs['why']}" for name, table in sides.items() if table.empty]
         return {**entry, "reason": "; ".join(["nothing is scored in all three", *reasons])}
-    entry |= {str(name): PerPatient.of(pairs[name], known).mean for name in pairs}
-    won = PerPatient.of(pairs["adapted"] - pairs["zero_shot"], known)
-    lead = PerPatient.of(pairs["supervised"] - pairs["zero_shot"], known)
+    entry |= {str(name): per_subject(pairs[name], known).mean for name in pairs}
+    won = per_subject(pairs["adapted"] - pairs["zero_shot"], known)
+    lead = per_subject(pairs["supervised"] - pairs["zero_shot"], known)
     sure = lead.interval(n_resamples, seed)
     if not sure.excludes(0.0):
         chance = "the supervised model is not distinguishable from zero-shot"

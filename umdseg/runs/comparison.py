@@ -11,7 +11,7 @@ from umdseg.evaluation.gap import gap
 from umdseg.evaluation.inputs import JOINT, parts_of
 from umdseg.evaluation.match import left_out, matched, other_labels
 from umdseg.evaluation.selection import Selection, columns, holds, scores, stages
-from umdseg.evaluation.whose import PerPatient, counted
+from umdseg.evaluation.whose import counted, per_subject
 from umdseg.evaluation.won_back import won_back
 from umdseg.metrics.scores import METRICS
 from umdseg.runs.goal import goal_for, refuse_unsupervised
@@ -152,7 +152,7 @@ def _scores(line: Line, selection: Selection, prompt: str, asked: Asked) -> Entr
     }
     scored = {name: table for name, table in found.items() if len(table)}
     pairs, patients = matched(scored or found), line.patients()
-    means = {str(n): PerPatient.of(pairs[n], patients).mean if len(pairs) else None for n in pairs}
+    means = {str(n): per_subject(pairs[n], patients).mean if len(pairs) else None for n in pairs}
     return {"zero_shot": None, "adapted": None, **means, **counted(pairs, patients)}
 
 
