@@ -52,7 +52,7 @@ def gap_forest(entries: Sequence[Mapping[str, Any]], metric: str = "dice") -> by
     axes.set_yticks(range(len(groups)), labels)
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.set_xlabel(f"gap in {METRIC.get(metric, metric)} (95 % CI over patients)")
-    _clean(axes, grid="x")
+    clean(axes, grid="x")
     _stage_legend(figure, [s for s in STAGE if any(e["stage"] == s for e in shown)])
     return png(figure)
 
@@ -98,7 +98,7 @@ def organ_dots(summary: pd.DataFrame, prompt: str = "auto", metric: str = "dice"
         if metric in ("dice", "nsd"):
             axes.set_xlim(-0.04, 1.04)
             axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "0.5", "", "1"])
-        _clean(axes, grid="both")
+        clean(axes, grid="both")
     panels[0].set_yticks(range(len(names)), [structure(n) for n in names])
     panels[0].set_ylim(len(names) - 0.5, -0.5)
     _stage_legend(figure, [s for s in STAGE if (rows["stage"] == s).any()])
@@ -117,7 +117,8 @@ def _dots(axes: Axes, rows: pd.DataFrame, names: Sequence[str], colour: str) -> 
             axes.plot([float(part[stage])], [y], "o", markersize=6.5, **marker)
 
 
-def _clean(axes: Axes, grid: str) -> None:
+def clean(axes: Axes, grid: str) -> None:
+    """Take the frame off and put a pale grid (x, y or both) behind what is drawn."""
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.tick_params(axis="y", length=0)

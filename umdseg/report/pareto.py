@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from umdseg.report import words
-from umdseg.report.figures import _clean, png
+from umdseg.report.figures import clean, png
 from umdseg.report.labels import place_labels
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def pareto_figure(rows: Sequence[Row], gain: str = "closure", goal: float | None
 
 
 def _panel(axes: Axes, rows: Sequence[Row], cost: str, gain: str) -> None:
-    _clean(axes, grid="both")
+    clean(axes, grid="both")
     axes.set_xlabel(_COSTS[cost])
     if not rows:
         axes.set_xticks([])

@@ -44,7 +44,7 @@ def run_train(settings: Settings) -> Path:
     job = Job.open("train", settings)
     if job.done():
         return job.path
-    old = None
+    old, clock = None, FitClock()
     with job.recorded():
         copy_parts(job.backbone.net, settings.fit.copy_parts)
         adapter, learned = _inject(job)
@@ -59,9 +59,7 @@ def run_train(settings: Settings) -> Path:
             adapters.unload(job.backbone)
             trainable, routes = 0, ()
             cases = zero_shot(job)
-            clock = None
         else:
-            clock = FitClock()
             cases = _fit(job, adapter, (trainable, total), clock)
             if not job.folder.leader:
                 return job.path
@@ -72,8 +70,9 @@ def run_train(settings: Settings) -> Path:
                 _export(job, Path(settings.fit.export_weights).expanduser(), cases)
         job.keep(cases)
         cases = merge([cases, job.supervised, baselines(job)])
-        spent = None if clock is None else round(clock.seconds, 1)
-        job.finish(cases, (trainable, total), routes, old, learned=learned, fit_seconds=spent)
+        # 0 where nothing was fitted
+        spent = round(clock.seconds, 1)
+        job.finish(cases, (trainable, total), routes, old, learned=learned, fit_seconds=spent or None)
     return job.path
 
 
