@@ -195,7 +195,7 @@ def test_what_does_not_fit_is_refused(backbone: Backbone) -> None:
     with pytest.raises(UserError, match="look at nothing"):
         load_backbone("sam_med3d_turbo", "random", windows=0)
     with pytest.raises(UserError, match="did you mean: windows"):
-        load_backbone("sam_med3d_turbo", "random", window=1)
+        load_backbone("sam_med3d_turbo", "random", widows=1)
 
 
 def test_the_full_network_has_the_published_size_and_building_it_has_no_side_effects(

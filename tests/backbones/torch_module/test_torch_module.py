@@ -164,6 +164,7 @@ def test_every_field_of_a_card_can_be_written(place: Path) -> None:
         "head": "conv",
         "prompt_parameters": "rows",
         "slicewise": False,
+        "fixed_window": False,
     }
     assert set(card) >= {spec.name for spec in fields(Card)}
     found = read_card(write(place, card)).card
