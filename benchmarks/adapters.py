@@ -76,6 +76,14 @@ def measure(method: str) -> dict[str, float]:
     return {"seconds": seconds, "gb": gb, "trained": count, "share": count / total}
 
 
+def precision() -> str:
+    """What `auto` is on this machine."""
+    from umdseg.inference.precision import has_bf16
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return "bf16" if has_bf16(device) else "fp32"
+
+
 def main() -> None:
     """Run all methods and print the section."""
     found = {}
@@ -108,9 +116,9 @@ def main() -> None:
     print(f"""## Adapters
 
 `python benchmarks/run.py adapters`: training steps of full-size `vista3d` (random weights) on one patch of
-{EDGE}^3 voxels, {len(STRUCTURES)} class prompts, AdamW, {where}. Memory is the peak of the process
-(of the GPU where there is one), weights included; full tuning peaked at {full["gb"]:.1f} GB. Ratios of one
-run; above 1 means the adapter needs less.
+{EDGE}^3 voxels, {len(STRUCTURES)} class prompts, AdamW, {precision()}, {where}. Memory is the peak of the process
+(of the GPU where there is one), weights included: {full["gb"]:.1f} GB for full tuning, {found["lora"]["gb"]:.1f} GB for
+LoRA. Ratios of one run; above 1 means the adapter needs less.
 """)
     print("\n".join(lines))
 

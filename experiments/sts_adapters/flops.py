@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("root", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("steps", type=int, nargs="?", default=200)
+    parser.add_argument("steps", type=int, nargs="?", default=300)
     given = parser.parse_args()
     each = {name: flops(given.root, overrides) for name, overrides in (SINGLES | PAIRS).items()}
     costs = {f"LoRA {name}": entry(one, given.steps) for name, one in each.items()}

@@ -89,3 +89,16 @@ def test_the_layer_is_what_holds_frozen_tensors_beside_the_trained() -> None:
     whole: Any = model()
     assert list(trained_layers(whole.requires_grad_(True))) == [""]
     assert isinstance(whole.net, nn.Module)
+
+
+def test_gradients_of_zeros_only_are_none_in_the_long_run() -> None:
+    backbone = model(rf"{POINT_BRANCH}|class_head\.mlp\.\d")
+    for name, parameter in backbone.named_parameters():
+        if parameter.requires_grad and "class_head" in name:
+            parameter.register_hook(torch.zeros_like)
+    watch = GradientWatch(backbone, patience=2)
+    step(backbone, NAMED)
+    watch.step("auto")
+    step(backbone, CLICK)
+    with pytest.raises(UserError, match=r"no gradient has reached class_head\.mlp\.0"):
+        watch.step("point")

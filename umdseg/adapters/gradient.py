@@ -2,7 +2,7 @@
 
 A layer that was replaced under a name the network does not run, or that lies on a branch nobody prompts,
 stays what it was, silently. Whoever trains calls `GradientWatch.step` after each backward pass; it looks at
-the tensors that have had no gradient yet, and at none once all have.
+the tensors that have had no gradient yet, or one of zeros only, and at none once all have.
 """
 
 from __future__ import annotations
@@ -58,19 +58,21 @@ class GradientWatch:
             return
         self.steps += 1
         self.kinds.add(kind)
-        self._left = {name: p for name, p in self._left.items() if p.grad is None}
-        dead = unreached(self._layers, self._left)
+        missing = {name for name, p in self._left.items() if p.grad is None}
+        dead = unreached(self._layers, missing)
         if len(dead) == len(self._layers):
             raise UserError(
                 f"no gradient reaches what is trained of model {self._model} ({plain(dead[0])}, ...)",
                 where="adapter.targets",
                 expected=f"layers that a step prompted by {kind} runs",
             )
+        # zeros are none in the long run, but the first step of a part behind a zero gate may have them
+        self._left = {name: p for name, p in self._left.items() if p.grad is None or not p.grad.any()}
         if not self._left:
             self.done = True
         elif self.steps >= self.patience:
             self.done = True
-            self._judge(dead)
+            self._judge(unreached(self._layers, self._left))
 
     def _judge(self, dead: list[str]) -> None:
         idle = [layer for layer in dead if layer not in self._tables]
