@@ -27,8 +27,8 @@ class BitFit(ChosenAdapter):
 
     method = "bitfit"
     # biases are few and each moves a whole channel at once; the paper's best rates are ten times those of
-    # full tuning
-    default_lr = 2e-3
+    # full tuning, and so are ours (experiments/anatomy_methods)
+    default_lr = 1e-2
     Options: ClassVar[type[AdapterOptions]] = BitFitOptions
 
     def chosen(self, backbone: Backbone) -> Sequence[str]:

@@ -45,6 +45,8 @@ class LoraConv(BesideAdapter):
 
     method = "lora_conv"
     needs: ClassVar[tuple[str, ...]] = ("logits", "targets")
+    # LoRA's 2e-3 is too slow for its few factors (experiments/anatomy_methods)
+    default_lr = 1e-2
     Options: ClassVar[type[AdapterOptions]] = LoraConvOptions
 
     def places(self, backbone: Backbone) -> Mapping[str, Place]:
