@@ -18,6 +18,8 @@ from umdseg.vocabulary import MODALITIES
 THERE = "all there is"
 # how the names of trained models start
 TRAINED = ("LoRA", "U-Net")
+# of LoRA, where a name says nothing else
+STEPS = 300
 Key = tuple[str, str]
 
 
@@ -44,7 +46,8 @@ def configuration(run: Path) -> Configuration:
         return Configuration(f"U-Net {inputs}, {config.fit.steps} steps", modalities)
     # without dropout it is another model
     dropped = "" if config.fusion.name == "none" or config.fusion.dropout else ", nothing left out"
-    return Configuration(f"LoRA {inputs}{dropped}", modalities)
+    longer = "" if config.fit.steps == STEPS else f", {config.fit.steps} steps"
+    return Configuration(f"LoRA {inputs}{dropped}{longer}", modalities)
 
 
 @dataclass

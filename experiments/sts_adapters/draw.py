@@ -9,7 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 COLOURS = {"LoRA": "#1f6f8b", "U-Net": "#c1666b", "PET": "#555555", "blind": "#bbbbbb"}
-DRAWN = ("claim", "pair against its parts", "left out at test", "against U-Nets")
+DRAWN = (
+    "claim",
+    "pair against its parts",
+    "left out at test",
+    "afterwards, twice the steps",
+    "against U-Nets",
+)
 
 
 def draw(result: dict[str, Any]) -> bytes:

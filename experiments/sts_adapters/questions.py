@@ -42,6 +42,10 @@ def asked(answers: Answers) -> dict[str, list[dict[str, Any]]]:
         "the same, nothing left out in training": [
             (("LoRA ct+pet, nothing left out", m), (f"LoRA {m}", m)) for m in ("ct", "pet")
         ],
+        "afterwards, twice the steps": [
+            ((f"LoRA {ALL}, 600 steps", THERE), second)
+            for second in (("LoRA pet, 600 steps", "pet"), ("LoRA pet", "pet"), whole)
+        ],
         "against U-Nets": [
             (key, (name, key[1]))
             for name in answers.names("U-Net")
