@@ -24,6 +24,8 @@ from umdseg.evaluation.options import BASELINES
 from umdseg.files import atomic, write_json
 
 HERE = Path(__file__).parent
+# a p below this is not told exactly
+SMALL = 0.001
 KEPT = (
     "command",
     "seed",
@@ -127,7 +129,7 @@ def markdown(result: dict[str, Any]) -> str:
         lines.append(f"| {row['configuration']} | {row['given']} | {row['n']} | {dice} | {cost} |")
     lines += ["", "| | first | second | patients | difference | p |", "|---|---|---|---|---|---|"]
     for one in result["differences"]:
-        p = "" if one["p"] is None else f"{one['p']:.3f}"
+        p = "" if one["p"] is None else f"{one['p']:.3f}" if one["p"] >= SMALL else f"< {SMALL}"
         shown = interval(one["value"], one["ci"], sign=True)
         lines.append(f"| {one['role']} | {one['first']} | {one['second']} | {one['n']} | {shown} | {p} |")
     return "\n".join(lines)
