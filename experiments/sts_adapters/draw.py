@@ -21,7 +21,7 @@ DRAWN = (
 def draw(result: dict[str, Any]) -> bytes:
     """PNG of result.json's content."""
     rows, differences = result["configurations"], [d for d in result["differences"] if d["role"] in DRAWN]
-    figure = Figure(figsize=(13, 0.9 + 0.24 * max(len(rows), len(differences))))
+    figure = Figure(figsize=(15, 0.9 + 0.24 * max(len(rows), len(differences))))
     left, right = figure.subplots(1, 2)
     for y, row in enumerate(rows):
         name = row["configuration"]
@@ -35,7 +35,7 @@ def draw(result: dict[str, Any]) -> bytes:
     right.axvline(-0.03, color="#c1666b", linewidth=0.8, linestyle=":")
     told = [f"{d['first']} − {d['second']}" for d in differences]
     _finish(right, told, "difference in Dice on the same patients (95 % CI)")
-    figure.subplots_adjust(wspace=1.15)
+    figure.subplots_adjust(wspace=1.45)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130, bbox_inches="tight", facecolor="white")
     return buffer.getvalue()
