@@ -52,6 +52,20 @@ def test_a_run_with_everything_switched_on(small: list[str], capfd: pytest.Captu
     assert 'id="old-structures"' in (folder / "report.html").read_text()
 
 
+def test_a_new_structure_is_validated_where_it_has_an_adapter(
+    small: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    given = [*small, "data.structures=[tumour]", "adapter.per=modality", "data.train_modalities={ct: 0, pet: 1}"]
+    given += ["data.val_share=0.5", "fit.steps=2", "fit.validate_every=1", "fit.validation_patches=1"]
+    assert door.main("train", [*given, "callbacks.evaluate_before=false"]) == 0
+    out, err = capfd.readouterr()
+    assert err.count("ct is not validated") == 1
+    metrics = pd.read_csv(Path(out.strip()) / "logs" / "metrics.csv")
+    assert len(metrics["val/dice"].dropna()) == 2
+    assert metrics["val/dice"].dropna().tolist() == metrics["val/dice/pet"].dropna().tolist()
+    assert "val/dice/ct" not in metrics
+
+
 def test_validation_without_subjects_is_refused_before_anything_is_scored(
     small: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,9 @@ import pytest
 import torch
 
 from umdseg.adapters.full import FullTuning
+from umdseg.adapters.gradient import trained_layers
+from umdseg.adapters.lora import Lora, LoraOptions
+from umdseg.adapters.reach import reachable
 from umdseg.backbones.base import Backbone
 from umdseg.errors import UserError
 from umdseg.tasks import FitOptions, SegmentTask
@@ -89,6 +92,17 @@ def test_models_without_classes_are_fitted_with_default_options(pointed) -> None
     given.label.zero_()
     nothing = task._step(given, 1)
     assert (nothing.item(), nothing.requires_grad, task.prompted) == (0.0, True, [])
+
+
+@pytest.mark.parametrize("name", ["sam_vit_b", "medsam2", "sam_med3d_turbo"])
+def test_each_way_of_pointing_can_be_tried_for_the_layers_it_reaches(narrow, name: str) -> None:
+    backbone = narrow(name)
+    Lora(LoraOptions(rank=2)).inject(backbone)
+    layers = trained_layers(backbone.train())
+    # a layer of no tensors is reached only where the pass could not be made
+    asked = {**layers, "nowhere": ["no.tensor"]}
+    for kind in {"point", "box"} & set(backbone.card.prompts):
+        assert reachable(backbone, asked, kind) == layers.keys()
 
 
 def test_training_boxes_hold_the_structure(narrow) -> None:

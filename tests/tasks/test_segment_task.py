@@ -115,6 +115,16 @@ def test_a_batch_that_trains_nothing_is_an_error(tiny: Backbone) -> None:
         task.training_step(_batch(), 0)
 
 
+def test_a_short_fit_of_a_layer_that_nothing_reaches_ends_with_an_error(tiny: Backbone) -> None:
+    adapter = Lora(LoraOptions(rank=2, targets=r"point_head\.mask_downsample|class_head\.mlp\.\d"))
+    adapter.inject(tiny)
+    task = SegmentTask(tiny, adapter, FitOptions(steps=2, point_share=0.0), ORGANS)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(max_steps=2, accelerator="cpu", enable_checkpointing=False, **quiet)
+    with pytest.raises(UserError, match=r"after 2 steps no gradient has reached point_head\.mask_downsample"):
+        trainer.fit(task, DataLoader([_batch()] * 5, batch_size=None))  # type: ignore[arg-type]
+
+
 def test_a_new_class_row_alone_is_never_prompted_by_clicks(tiny: Backbone) -> None:
     rows = tiny.add_structures(["tumour"])
     adapter = NoAdapter(NoAdapter.Options(name="none"))

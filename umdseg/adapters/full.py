@@ -35,6 +35,10 @@ class FullTuning(Adapter):
 
     Unlike with other adapters the rows of the class table are all free to move: weight decay and
     optimiser state touch rows of structures that are not asked for.
+
+    Batch norm whose scale or shift trains follows the data, too: statistics of the old weights do not fit the
+    new ones, and a network from scratch has none yet. They are kept, averaged and put back with the weights.
+    Models whose wrapper holds them still (MONAI's published networks) keep those of their weights file.
     """
 
     method = "full"

@@ -2,7 +2,8 @@
 
 A layer that was replaced under a name the network does not run, or that lies on a branch nobody prompts,
 stays what it was, silently. Whoever trains calls `GradientWatch.step` after each backward pass; it looks at
-the tensors that have had no gradient yet, or one of zeros only, and at none once all have.
+the tensors that have had no gradient yet, or one of zeros only, and at none once all have. At the end comes
+`GradientWatch.finish`, for fits too short to have been judged.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Collection, Mapping
 
 from torch import nn
 
+from umdseg.adapters.reach import reachable
 from umdseg.backbones.base import Backbone
 from umdseg.errors import UserError
 
@@ -27,20 +29,26 @@ _PREFIXES = ("net.base_model.model.", "net.")
 class GradientWatch:
     """Refuses adapters that no gradient reaches, and names parts that none has reached after a while.
 
+    An adapted layer without a gradient is refused if no kind of prompt that the model takes could bring it
+    one: those the steps were prompted by have not, and of each other kind one pass is tried (`reachable`). A
+    layer that another kind reaches is named and allowed: not to prompt that way is the user's choice. Tables
+    wait longer, their rows train only when they are asked for.
+
     Args:
         backbone: the adapted model.
-        patience: steps after which every adapted layer must have had a gradient, if every kind of prompt that
-            the model takes was among them; tables wait longer, their rows train only when they are asked for.
+        patience: steps after which every adapted layer must have had a gradient.
     """
 
     def __init__(self, backbone: Backbone, patience: int = PATIENCE) -> None:
         self.patience, self.steps, self.kinds = patience, 0, set[str]()
         self.done = False
-        self._model = backbone.card.name
+        self._backbone, self._model = backbone, backbone.card.name
         self._branches = {kind for kind in BRANCHES if kind in backbone.card.prompts}
         # of methods that put something beside layers, each must count; "all biases" includes idle ones
         self._strict = "targets" in getattr(backbone.adapter, "needs", ())
         self._left = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
+        # no gradient at all yet, not even zeros
+        self._silent = set(self._left)
         self._layers = trained_layers(backbone)
         tables = {name for name, module in backbone.named_modules() if isinstance(module, nn.Embedding)}
         self._tables = {layer for layer in self._layers if any(_around(layer, table) for table in tables)}
@@ -52,13 +60,15 @@ class GradientWatch:
             kind: how the step was prompted: auto, point, box or text.
 
         Raises:
-            UserError: no trained tensor has a gradient, or an adapted layer has had none in `patience` steps.
+            UserError: no trained tensor has a gradient, or an adapted layer has had none in `patience` steps
+                and none could come.
         """
         if self.done:
             return
         self.steps += 1
         self.kinds.add(kind)
         missing = {name for name, p in self._left.items() if p.grad is None}
+        self._silent &= missing
         dead = unreached(self._layers, missing)
         if len(dead) == len(self._layers):
             raise UserError(
@@ -71,21 +81,44 @@ class GradientWatch:
         if not self._left:
             self.done = True
         elif self.steps >= self.patience:
-            self.done = True
-            self._judge(unreached(self._layers, self._left))
+            self._judge(unreached(self._layers, self._left), self._branches - self.kinds)
 
-    def _judge(self, dead: list[str]) -> None:
-        idle = [layer for layer in dead if layer not in self._tables]
-        missing = self._branches - self.kinds
-        if self._strict and idle and not missing:
+    def finish(self) -> None:
+        """Judge a fit that has ended before its patience.
+
+        In a few steps a kind of prompt need not have asked in all its ways, and zeros may be those of a part
+        behind a zero gate: refused are only layers that had no gradient at all and that none could reach.
+
+        Raises:
+            UserError: there are such layers.
+        """
+        if self.steps and not self.done:
+            self._judge(unreached(self._layers, self._silent), self._branches)
+
+    def _judge(self, suspects: list[str], kinds: Collection[str]) -> None:
+        """Refuse those of the suspects that none of the kinds reaches; name all that is unreached."""
+        self.done = True
+        dead, unseen = unreached(self._layers, self._left), sorted(self._branches - self.kinds)
+        lost = self._lost(suspects, kinds) if self._strict else []
+        after = f"after {self.steps} step{'s' if self.steps > 1 else ''} no gradient has reached"
+        if lost:
+            tried = f", nor could a prompt by {' or '.join(unseen)}" if unseen else ""
             raise UserError(
-                f"after {self.steps} steps no gradient has reached {told(idle)}",
+                f"{after} {told(lost)}{tried}",
                 where="adapter.targets",
                 expected="layers that the model's answers depend on",
             )
         if dead:
-            why = f"; no step was prompted by {', '.join(sorted(missing))}" if missing else ""
-            _log.warning("after %d steps no gradient has reached %s%s", self.steps, told(dead), why)
+            why = f"; no step was prompted by {', '.join(unseen)}" if unseen else ""
+            _log.warning("%s %s%s", after, told(dead), why)
+
+    def _lost(self, suspects: list[str], kinds: Collection[str]) -> list[str]:
+        lost = [layer for layer in suspects if layer not in self._tables]
+        for kind in sorted(kinds):
+            if lost:
+                found = reachable(self._backbone, self._layers, kind)
+                lost = [layer for layer in lost if layer not in found]
+        return lost
 
 
 def check_gradients(backbone: Backbone) -> None:

@@ -82,7 +82,7 @@ class Asking:
         shares: share of steps by kind of prompt.
         patches: patches of steps prompted by clicks or boxes.
         empty: those of them without a structure.
-        placed: how often each structure was clicked on or boxed.
+        placed: how often each structure was clicked on or boxed in training (see `count`).
     """
 
     def __init__(self, backbone: Backbone, options: FitOptions, class_only: bool = False) -> None:
@@ -105,13 +105,17 @@ class Asking:
             return "point"
         return "box" if drawn < points + self.shares.get("box", 0.0) or "auto" not in self.shares else "auto"
 
+    def known(self, batch: Batch) -> list[int]:
+        """Positions in `batch.structures` of what the model, as it is routed now, knows by class."""
+        return [i for i, name in enumerate(batch.structures) if self.backbone.knows(name)]
+
     def classes(self, batch: Batch, rng: np.random.Generator, limited: bool = True) -> list[int]:
         """Positions in `batch.structures` of what a step asks for by class.
 
         Raises:
             UserError: the model knows none of them.
         """
-        known = [i for i, name in enumerate(batch.structures) if self.backbone.knows(name)]
+        known = self.known(batch)
         limit = self.options.structures_per_step if limited else None
         if limit is not None and limit < len(known):
             present = set(torch.unique(batch.label).tolist())
@@ -123,15 +127,21 @@ class Asking:
             raise UserError("a batch trains nothing: no structure of it is known to the model")
         return known
 
-    def values(self, one: Batch, rng: np.random.Generator) -> list[int]:
-        """Label values clicked on or boxed in a sample: the one it was drawn for, and others at random."""
+    def values(self, one: Batch, rng: np.random.Generator, balanced: bool = True) -> list[int]:
+        """Label values clicked on or boxed in a sample: the one it was drawn for, and others at random.
+
+        Args:
+            one: the sample.
+            rng: decides everything, where nothing is balanced.
+            balanced: heed what was asked for before, if the options say so; validation does not.
+        """
         present = [int(v) for v in torch.unique(one.label) if v > 0]
         count = min(len(present), self.options.structures_per_step or PLACED_PER_SAMPLE)
         if not count:
             return []
         names = {v: one.structures[v - 1] for v in present}
         chances = None
-        if self.options.balance_prompts:
+        if balanced and self.options.balance_prompts:
             rarity = np.array([1 / (1 + self.placed[names[v]]) for v in present])
             chances = rarity / rarity.sum()
         values: list[int] = rng.choice(present, size=count, replace=False, p=chances).tolist()
@@ -140,10 +150,13 @@ class Asking:
             values[0] = first[0]
         return sorted(values)
 
+    def count(self, prompts: Sequence[Prompt]) -> None:
+        """Note what a training step clicked on or boxed."""
+        self.placed.update(prompt.structure for prompt in prompts)
+
     def prompt(self, one: Batch, value: int, kind: Kind, rng: np.random.Generator) -> Prompt:
         """Clicks on, or a box around, a structure that the sample holds."""
         name = one.structures[value - 1]
-        self.placed[name] += 1
         label, affine = one.label[0, 0].cpu().numpy(), one.affine[0].cpu().numpy()
         if kind == "box":
             box = tight_box(label == value, Grid(label.shape, affine.astype(np.float64)))

@@ -9,13 +9,13 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
-from umdseg.tasks.ema import put
+from umdseg.tasks.state import copied, put
 
 MONITOR = "val/dice"
 
 
 class StopEarly(EarlyStopping):
-    """Lightning's early stopping, with the best trained tensors put back at the end.
+    """Lightning's early stopping, with the best trained tensors (and norm statistics) put back.
 
     Stands behind `Ema` in the list of callbacks: what was validated is what is kept.
 
@@ -33,8 +33,7 @@ class StopEarly(EarlyStopping):
         before = self.best_score.clone()
         super().on_validation_end(trainer, pl_module)
         if not trainer.sanity_checking and bool(self.best_score > before):
-            trained = ((name, p) for name, p in pl_module.named_parameters() if p.requires_grad)
-            self._best = {name: p.detach().clone() for name, p in trained}
+            self._best = copied(pl_module)
             self._best_step = trainer.global_step
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -8,9 +8,14 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from umdseg.tasks.state import copied, learned, put
+
 
 class Ema(Callback):
     """Exponential moving average of what is trained; the frozen base has no copy.
+
+    Running statistics of norm layers that train are averaged with the weights, as AveragedModel does with
+    `use_buffers`; their counters are the latest.
 
     The decay rises from 0.1 to the given one over the first steps ((1 + n) / (10 + n), as TensorFlow's
     ExponentialMovingAverage), so that short fits are not averages of the start. While validating, and from
@@ -28,10 +33,9 @@ class Ema(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start from the tensors as they are, unless a resumed run brought an average."""
-        trained = _trained(pl_module)
-        if not self._average:
-            self._average = {name: p.detach().clone() for name, p in trained.items()}
-        self._average = {name: value.to(trained[name].device) for name, value in self._average.items()}
+        now = learned(pl_module)
+        self._average = self._average or copied(pl_module)
+        self._average = {name: value.to(now[name].device) for name, value in self._average.items()}
         self.steps = self.steps or trainer.global_step
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -44,10 +48,13 @@ class Ema(Callback):
             return
         self.steps = trainer.global_step
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        trained = _trained(pl_module)
+        now = {name: value.detach() for name, value in learned(pl_module).items()}
+        smooth = [name for name, value in now.items() if value.is_floating_point()]
         with torch.no_grad():
             update: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-            update([self._average[name] for name in trained], [p.data for p in trained.values()], self.steps)
+            update([self._average[name] for name in smooth], [now[name] for name in smooth], self.steps)
+            for name in now.keys() - set(smooth):
+                self._average[name].copy_(now[name])
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validate the average; it stays in until the next training batch."""
@@ -77,23 +84,10 @@ class Ema(Callback):
 
     def _put_in(self, pl_module: LightningModule) -> None:
         if self._average and not self._raw:
-            trained = _trained(pl_module)
-            self._raw = {name: p.detach().clone() for name, p in trained.items()}
+            self._raw = copied(pl_module)
             put(pl_module, self._average)
 
     def _put_back(self, pl_module: LightningModule) -> None:
         if self._raw:
             put(pl_module, self._raw)
             self._raw = {}
-
-
-def put(module: LightningModule, values: dict[str, torch.Tensor]) -> None:
-    """Write values into trained tensors."""
-    trained = _trained(module)
-    with torch.no_grad():
-        for name, value in values.items():
-            trained[name].copy_(value)
-
-
-def _trained(module: LightningModule) -> dict[str, torch.nn.Parameter]:
-    return {name: p for name, p in module.named_parameters() if p.requires_grad}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -58,6 +59,11 @@ def encoded(backbone: Backbone, batch: Batch) -> Features:
     return backbone.encode(batch.image, batch.affine, batch.present)
 
 
+def called(modalities: Sequence[str]) -> str:
+    """What modalities given together are called where they are scored: `ct+pet`."""
+    return "+".join(modalities)
+
+
 def parts_of(batch: Batch, backbone: Backbone) -> list[Batch]:
     """A validation batch as it is; of modalities given together, every subset that all its samples have."""
     if batch.present is None or not isinstance(backbone, Fused):
@@ -66,7 +72,7 @@ def parts_of(batch: Batch, backbone: Backbone) -> list[Batch]:
     for given in subsets(backbone.modalities):
         mask = torch.tensor([m in given for m in backbone.modalities], device=batch.present.device)
         if bool(batch.present[:, mask].all()):
-            named = ["+".join(given)] * len(batch.subject)
+            named = [called(given)] * len(batch.subject)
             found.append(replace(batch, modality=named, present=mask.expand_as(batch.present)))
     return found
 

@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 import torch
 
+from umdseg.tasks.part import Part
+
 
 class PatchDice:
     """Collects overlaps of patches; a structure's Dice in a scan is over all patches of that scan.
@@ -33,6 +35,21 @@ class PatchDice:
         sums = [(found & target).sum(axes), found.sum(axes), target.sum(axes)]
         for name, row in zip(names, torch.stack(sums, dim=1).float().cpu(), strict=True):
             self._sums[(*scan, name)] += row
+
+    def collect(self, part: Part, exclusive: bool) -> None:
+        """The answers of one pass, each structure where the sample's label tells about it.
+
+        Args:
+            part: answers and targets.
+            exclusive: a voxel is its best structure's alone.
+        """
+        found = part.logits > 0
+        if exclusive:
+            found &= part.logits == part.logits.amax(dim=1, keepdim=True)
+        for i, scan in enumerate(zip(part.batch.subject, part.batch.modality, strict=True)):
+            told = range(len(part.asked)) if part.told is None else part.told[i].nonzero().flatten().tolist()
+            names = [part.asked[k] for k in told]
+            self.add(scan, names, found[i, list(told)], part.target[i, list(told)])
 
     def by_modality(self) -> dict[str, float]:
         """Mean Dice of each modality: over the structures of a scan, then over scans.

@@ -20,11 +20,12 @@ from umdseg.fusion.base import Fused
 from umdseg.seeds import generator
 from umdseg.tasks.asking import Asked, Asking, Kind
 from umdseg.tasks.competing import competing_logits
-from umdseg.tasks.fused import encoded, groups, parts_of, together
+from umdseg.tasks.fused import called, encoded, groups, parts_of, together
 from umdseg.tasks.optimizer import optimizer_of
 from umdseg.tasks.options import FitOptions
 from umdseg.tasks.part import Part
 from umdseg.tasks.scores import PatchDice, target_score
+from umdseg.tasks.state import learned
 from umdseg.tasks.trainable import refuse_untrainable
 from umdseg.vocabulary import Batch, Origin, Prompt
 
@@ -41,7 +42,8 @@ class SegmentTask(LightningModule):
             is prompted by class then.
         structures: names of the label values 1, 2, ... of the batches.
         seed: the run's seed; decides which prompts a step uses.
-        targets: modalities whose mean validation Dice is `val/dice`; empty = all.
+        targets: modalities whose mean validation Dice is `val/dice`; empty = all. Of a fusion it is the Dice
+            with all its modalities given, whatever stands here.
 
     Attributes:
         asking: draws the prompts.
@@ -63,7 +65,7 @@ class SegmentTask(LightningModule):
     ) -> None:
         super().__init__()
         self.backbone, self.options, self.structures, self.seed = backbone, options, tuple(structures), seed
-        self.targets = tuple(targets)
+        self.targets = (called(backbone.modalities),) if isinstance(backbone, Fused) else tuple(targets)
         method = adapter.method if adapter else "none"
         self.method = method
         self.lr = (adapter or Adapter).default_lr if options.lr is None else options.lr
@@ -78,6 +80,7 @@ class SegmentTask(LightningModule):
         self.asking = Asking(backbone, options, method == "none" and not isinstance(backbone, Fused))
         self.prompted: list[Asked] = []
         self._dice = PatchDice()
+        self._said: set[str] = set()
         self._watch: GradientWatch | None = None
         self._kind: Kind = "auto"
 
@@ -93,21 +96,13 @@ class SegmentTask(LightningModule):
         # the same prompts every time, and in every process
         rng = generator(self.seed, "validation prompts", index)
         kind: Kind = next(k for k in ("auto", "point", "box") if k in self.backbone.card.prompts)
-        seen = parts_of(together(batch), self.backbone)
-        for part in (part for some in seen for part in self._parts(some, rng, kind, limited=False)):
-            found = part.logits > 0
-            if kind == "auto":
+        for given in parts_of(together(batch), self.backbone):
+            for part in self._parts(given, rng, kind, fitting=False):
                 # a voxel is its best structure's, as in whole scans
-                found &= part.logits == part.logits.amax(dim=1, keepdim=True)
-            for i, scan in enumerate(zip(part.batch.subject, part.batch.modality, strict=True)):
-                told = (
-                    range(len(part.asked)) if part.told is None else part.told[i].nonzero().flatten().tolist()
-                )
-                names = [part.asked[k] for k in told]
-                self._dice.add(scan, names, found[i, list(told)], part.target[i, list(told)])
+                self._dice.collect(part, exclusive=kind == "auto")
 
     def on_validation_epoch_end(self) -> None:
-        """Log `val/dice` (the mean over target modalities) and `val/dice/<modality>`.
+        """Log `val/dice` (the mean over target modalities; of a fusion, all of them given) and each's own.
 
         Raises:
             UserError: no patch held a structure the model knows.
@@ -120,6 +115,8 @@ class SegmentTask(LightningModule):
                 where="fit.validate_every",
                 expected="validation subjects whose labels hold trained structures",
             )
+        if isinstance(self.backbone, Fused) and not scores.keys() & set(self.targets):
+            self._say(f"nobody to validate on has {self.targets[0]}: val/dice is the mean of its parts")
         self.log_dict({"val/dice": mean, **{f"val/dice/{m}": score for m, score in scores.items()}})
 
     def on_train_start(self) -> None:
@@ -134,6 +131,12 @@ class SegmentTask(LightningModule):
         # a step without anything to point at has gradients of 0 everywhere
         if self._watch is not None and self.prompted:
             self._watch.step(self._kind)
+
+    def on_train_epoch_end(self) -> None:
+        """Judge the gradients of a short fit before anything is scored."""
+        last = self.trainer.should_stop or 0 <= self.trainer.max_steps <= self.global_step
+        if last and self._watch is not None:
+            self._watch.finish()
 
     def on_train_end(self) -> None:
         """Say how many patches of steps prompted by clicks or boxes held nothing to point at."""
@@ -158,7 +161,7 @@ class SegmentTask(LightningModule):
                     return self._nothing()
                 kind = "auto"
         self._kind = kind
-        parts = list(self._parts(batch, rng, kind, competing=True))
+        parts = list(self._parts(batch, rng, kind))
         losses = torch.stack([part.loss(self.options) for part in parts])
         share = torch.tensor([len(part.logits) for part in parts], device=losses.device)
         loss = (losses * share).sum() / share.sum()
@@ -178,21 +181,34 @@ class SegmentTask(LightningModule):
         return torch.stack([p.sum() * 0 for p in self.parameters() if p.requires_grad]).sum()
 
     def _parts(
-        self,
-        batch: Batch,
-        rng: np.random.Generator,
-        kind: Kind,
-        competing: bool = False,
-        limited: bool = True,
+        self, batch: Batch, rng: np.random.Generator, kind: Kind, fitting: bool = True
     ) -> Iterator[Part]:
-        """Answers to a batch; of several adapters, each gets the samples of its route."""
+        """Answers to a batch; of several adapters, each gets the samples of its route.
+
+        In validation (`fitting` false) all structures are asked for, nothing is balanced or counted, and
+        samples whose route knows none of the structures are left out.
+        """
         for origin, some in self._grouped(batch):
             with self.backbone.routed(origin):
+                if kind == "auto" and not fitting and not self.asking.known(some):
+                    self._skipped(origin, some)
+                    continue
                 features = encoded(self.backbone, some)
                 if kind == "auto":
-                    yield self._by_class(some, features, rng, competing, limited)
+                    yield self._by_class(some, features, rng, fitting)
                 else:
-                    yield from self._placed(some, features, rng, kind, competing)
+                    yield from self._placed(some, features, rng, kind, fitting)
+
+    def _skipped(self, origin: Origin | None, batch: Batch) -> None:
+        per = self.backbone.adapter.per if origin and self.backbone.adapter else None
+        name = (origin and per and getattr(origin, per)) or batch.modality[0]
+        names = ", ".join(batch.structures)
+        self._say(f"{name} is not validated: without an adapter of its own, the model knows none of {names}")
+
+    def _say(self, text: str) -> None:
+        if text not in self._said and self.global_rank == 0:
+            print(text, file=sys.stderr, flush=True)
+        self._said.add(text)
 
     def _grouped(self, batch: Batch) -> Iterator[tuple[Origin | None, Batch]]:
         """The samples that go through one adapter together."""
@@ -208,19 +224,13 @@ class SegmentTask(LightningModule):
             which = [i for i, other in enumerate(routes) if other == route]
             yield origins[which[0]], batch.take(which)
 
-    def _by_class(
-        self,
-        batch: Batch,
-        features: Features,
-        rng: np.random.Generator,
-        competing: bool = False,
-        limited: bool = True,
-    ) -> Part:
-        known = self.asking.classes(batch, rng, limited)
+    def _by_class(self, batch: Batch, features: Features, rng: np.random.Generator, fitting: bool) -> Part:
+        known = self.asking.classes(batch, rng, limited=fitting)
         names = tuple(batch.structures[i] for i in known)
         scans = list(zip(batch.subject, batch.modality, strict=True))
-        self.prompted += [Asked(*scan, name, "auto", 0) for scan in scans for name in names]
-        competing = competing and self.backbone.card.output == "softmax" and self.backbone.has_dense
+        if fitting:
+            self.prompted += [Asked(*scan, name, "auto", 0) for scan in scans for name in names]
+        competing = fitting and self.backbone.card.output == "softmax" and self.backbone.has_dense
         if competing:
             logits = competing_logits(self.backbone, self.backbone.dense(features), names)
         else:
@@ -230,7 +240,7 @@ class SegmentTask(LightningModule):
         return Part(logits, target, batch, names, told, competing)
 
     def _placed(
-        self, batch: Batch, features: Features, rng: np.random.Generator, kind: Kind, competing: bool
+        self, batch: Batch, features: Features, rng: np.random.Generator, kind: Kind, fitting: bool
     ) -> Iterator[Part]:
         """One part per sample, for clicks and boxes differ between samples.
 
@@ -239,26 +249,28 @@ class SegmentTask(LightningModule):
         """
         for index in range(batch.image.shape[0]):
             one, own = batch.take([index]), features.sample(index)
-            values = self.asking.values(one, rng)
+            values = self.asking.values(one, rng, balanced=fitting)
             prompts = [self.asking.prompt(one, value, kind, rng) for value in values]
-            scan = one.subject[0], one.modality[0]
-            self.prompted += [Asked(*scan, p.structure, p.kind, len(p.points)) for p in prompts]
+            if fitting:
+                scan = one.subject[0], one.modality[0]
+                self.asking.count(prompts)
+                self.prompted += [Asked(*scan, p.structure, p.kind, len(p.points)) for p in prompts]
             if prompts:
                 target = torch.cat([one.label == value for value in values], dim=1)
                 names = tuple(prompt.structure for prompt in prompts)
                 yield Part(self.backbone.decode(own, prompts), target, one, names)
             elif self.asking.by_class:
-                yield self._by_class(one, own, rng, competing)
+                yield self._by_class(one, own, rng, fitting)
 
     def configure_optimizers(self) -> Any:
         """AdamW on what requires gradients; linear warm-up, then cosine decay to zero."""
         return optimizer_of(groups(self.backbone, self.lr, self.method), self.lr, self.options)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the trained tensors only: an adapter's checkpoint is megabytes, not the whole base."""
-        trained = {name for name, p in self.named_parameters() if p.requires_grad}
+        """Keep what training changes: an adapter's checkpoint is megabytes, not the whole base."""
+        kept = learned(self)
         state: Mapping[str, torch.Tensor] = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: value for name, value in state.items() if name in trained}
+        checkpoint["state_dict"] = {name: value for name, value in state.items() if name in kept}
         checkpoint["placed"] = dict(self.asking.placed)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -267,10 +279,9 @@ class SegmentTask(LightningModule):
         Raises:
             UserError: the checkpoint is of another adapter or model.
         """
-        trained = {name for name, p in self.named_parameters() if p.requires_grad}
-        stored = set(checkpoint["state_dict"])
-        if trained != stored:
-            odd = sorted(trained ^ stored)
+        kept, stored = set(learned(self)), set(checkpoint["state_dict"])
+        if kept != stored:
+            odd = sorted(kept ^ stored)
             raise UserError(
                 f"checkpoint holds other tensors than this run trains ({len(odd)} differ, first: {odd[0]})",
                 where="ckpt_path",
