@@ -116,9 +116,9 @@ def main() -> None:
     print(f"""## Adapters
 
 `python benchmarks/run.py adapters`: training steps of full-size `vista3d` (random weights) on one patch of
-{EDGE}^3 voxels, {len(STRUCTURES)} class prompts, AdamW, {precision()}, {where}. Memory is the peak of the process
-(of the GPU where there is one), weights included: {full["gb"]:.1f} GB for full tuning, {found["lora"]["gb"]:.1f} GB for
-LoRA. Ratios of one run; above 1 means the adapter needs less.
+{EDGE}^3 voxels, {len(STRUCTURES)} class prompts, AdamW, {precision()}, {where}. Memory is the peak of
+the process (of the GPU where there is one), weights included: {full["gb"]:.1f} GB for full tuning,
+{found["lora"]["gb"]:.1f} GB for LoRA. Ratios of one run; above 1 means the adapter needs less.
 """)
     print("\n".join(lines))
 
