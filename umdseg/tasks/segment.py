@@ -20,7 +20,7 @@ from umdseg.fusion.base import Fused
 from umdseg.seeds import generator
 from umdseg.tasks.asking import Asked, Asking, Kind
 from umdseg.tasks.competing import competing_logits
-from umdseg.tasks.fused import encoded, groups, parts_of, together
+from umdseg.tasks.fused import encoded, groups, parts_of, subset_of, together
 from umdseg.tasks.optimizer import optimizer_of
 from umdseg.tasks.options import FitOptions
 from umdseg.tasks.part import Part
@@ -218,8 +218,10 @@ class SegmentTask(LightningModule):
     ) -> Part:
         known = self.asking.classes(batch, rng, limited)
         names = tuple(batch.structures[i] for i in known)
-        scans = list(zip(batch.subject, batch.modality, strict=True))
-        self.prompted += [Asked(*scan, name, "auto", 0) for scan in scans for name in names]
+        scans = list(zip(batch.subject, batch.modality, subset_of(batch, self.backbone), strict=True))
+        self.prompted += [
+            Asked(who, m, name, "auto", 0, subset) for who, m, subset in scans for name in names
+        ]
         competing = competing and self.backbone.card.output == "softmax" and self.backbone.has_dense
         if competing:
             logits = competing_logits(self.backbone, self.backbone.dense(features), names)
@@ -241,8 +243,8 @@ class SegmentTask(LightningModule):
             one, own = batch.take([index]), features.sample(index)
             values = self.asking.values(one, rng)
             prompts = [self.asking.prompt(one, value, kind, rng) for value in values]
-            scan = one.subject[0], one.modality[0]
-            self.prompted += [Asked(*scan, p.structure, p.kind, len(p.points)) for p in prompts]
+            scan, (subset,) = (one.subject[0], one.modality[0]), subset_of(one, self.backbone)
+            self.prompted += [Asked(*scan, p.structure, p.kind, len(p.points), subset) for p in prompts]
             if prompts:
                 target = torch.cat([one.label == value for value in values], dim=1)
                 names = tuple(prompt.structure for prompt in prompts)
