@@ -56,7 +56,7 @@ def test_the_scan_that_leads_is_the_reference_of_the_subject(reference: str, hel
     # of a batch, too: who has what is a mask there
     image = torch.rand(1, 3, 16, 16, 16)
     present = torch.tensor([[m in names for m in ALL]])
-    column = ALL.index(lead)  # type: ignore[arg-type]
+    column = ALL.index(lead)
     with torch.no_grad():
         got = model.decode(model.encode(image, present=present), [Prompt("liver")])
         alone = model.inner.encode(image[:, column : column + 1])

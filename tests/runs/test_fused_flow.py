@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -97,15 +98,14 @@ def test_a_fusion_alone_is_trained_and_scored(small: list[str], capfd: pytest.Ca
 def test_without_ct_mr_leads_and_ct_cannot_be_the_reference(
     small: list[str], manifest: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    rows = manifest.read_text().splitlines()
-    root = f",{manifest.parent}/s"
     # the second one to train on has no PET either
-    kept = [row.replace(",s", root) for row in rows if ",ct," not in row and not row.startswith("s1,pet")]
+    rows = [row for row in manifest.read_text().splitlines() if ",ct," not in row and "s1,pet" not in row]
+    kept = [re.sub(r",(s\d)", rf",{manifest.parent}/\1", row) for row in rows]
     (tmp_path / "mine.csv").write_text("\n".join(kept) + "\n")
     (tmp_path / "mine.yaml").write_text(manifest.with_suffix(".yaml").read_text())
     own = [item for item in small if not item.startswith(("data=", "data.manifest="))]
     own += [f"data.manifest={tmp_path / 'mine.csv'}", "experiment=missing_modality", "fit.steps=4"]
-    own += ["adapter.rank=2", "model.window=[24,24,24]", "callbacks.evaluate_before=false"]
+    own += ["adapter.rank=2", "model.window=[24,24,24]", "callbacks.evaluate_before=false", "fusion.subsets=false"]
     assert door.main("train", [*own, "data=petct", "data.modalities=[pet,mr]"]) == 1
     err = capfd.readouterr().err
     assert "data.reference" in err

@@ -11,8 +11,9 @@ from umdseg.data.paired import PairedBatch
 from umdseg.fusion import Fused, build
 from umdseg.fusion.late import LateOptions
 from umdseg.tasks import FitOptions, SegmentTask
+from umdseg.vocabulary import Modality
 
-MODALITIES = ("ct", "pet")
+MODALITIES: tuple[Modality, ...] = ("ct", "pet")
 
 
 def _pairs() -> PairedBatch:
