@@ -105,7 +105,8 @@ def test_without_ct_mr_leads_and_ct_cannot_be_the_reference(
     (tmp_path / "mine.yaml").write_text(manifest.with_suffix(".yaml").read_text())
     own = [item for item in small if not item.startswith(("data=", "data.manifest="))]
     own += [f"data.manifest={tmp_path / 'mine.csv'}", "experiment=missing_modality", "fit.steps=4"]
-    own += ["adapter.rank=2", "model.window=[24,24,24]", "callbacks.evaluate_before=false", "fusion.subsets=false"]
+    own += ["adapter.rank=2", "model.window=[24,24,24]", "callbacks.evaluate_before=false"]
+    own.append("fusion.subsets=false")
     assert door.main("train", [*own, "data=petct", "data.modalities=[pet,mr]"]) == 1
     err = capfd.readouterr().err
     assert "data.reference" in err
