@@ -104,13 +104,13 @@ def _with_adapter_beside(settings: Settings, run: Path) -> Settings:
     if path is None or beside.is_dir() or Path(path).expanduser().resolve() != run.resolve():
         return settings
     none = resolve("adapter", "none").Options(name="none")
-    for key in sorted(settings.explicit):
+    keys = (key for key in sorted(settings.explicit - {"adapter.path"}) if key.startswith("adapter."))
+    for key in keys:
         option = key.removeprefix("adapter.")
-        if key.startswith("adapter.") and option != "path":
-            if getattr(settings.adapter, option) != getattr(none, option, None):
-                raise UserError(
-                    "the fusion was trained without an adapter", where=key, expected="adapter.path=RUN alone"
-                )
+        if getattr(settings.adapter, option) != getattr(none, option, None):
+            raise UserError(
+                "the fusion was trained without an adapter", where=key, expected="adapter.path=RUN alone"
+            )
     return replace(settings, adapter=none)
 
 
