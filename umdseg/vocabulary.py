@@ -33,6 +33,12 @@ UNITS: dict[Modality, Units] = {"ct": "HU", "pet": "SUV", "mr": "a.u."}
 Millimetres = tuple[float, float, float]
 
 
+def by_reference(wanted: str = "ct") -> list[Modality]:
+    """The modalities in the order in which they are the reference: the wanted one, then ct, mr, pet."""
+    order: tuple[Modality, ...] = ("ct", "mr", "pet")
+    return sorted(order, key=lambda modality: modality != wanted)
+
+
 @dataclass(frozen=True)
 class Scan:
     """One image of one subject.
@@ -100,8 +106,7 @@ class Subject:
 
     def reference(self, wanted: str = "ct") -> Modality:
         """The modality whose grid and label are the reference: the wanted one, else ct, else mr, else pet."""
-        order: tuple[Modality, ...] = ("ct", "mr", "pet")
-        return next(m for m in sorted(order, key=lambda m: m != wanted) if m in self.scans)
+        return next(m for m in by_reference(wanted) if m in self.scans)
 
     def tells(self, structure: str) -> bool:
         """Whether its labels tell about a structure, so that a voxel they leave out is without it."""

@@ -24,7 +24,7 @@ CELLS = [(fusion, base) for fusion in FUSIONS for base in BASES if (fusion, base
 MODALITIES = ("ct", "pet", "mr")
 # who has what: all, the reference alone, another alone, two without the reference
 PRESENT = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 1, 1]], dtype=torch.bool)
-LEAD = (0, 0, 1, 1)
+LEAD = (0, 0, 1, 2)
 
 
 class Cell:

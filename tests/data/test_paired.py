@@ -136,6 +136,26 @@ def test_misalignment_moves_images_by_millimetres_but_neither_the_reference_nor_
     assert (np.abs(np.array(shifts[::2]) - shifts[1::2]).max(axis=1) > 1).any()
 
 
+@pytest.mark.parametrize(
+    ("held", "weights", "lead"),
+    [
+        (("pet", "mr"), {"ct": 1.0, "pet": 1.0, "mr": 1.0}, "mr"),
+        # MR is the reference, but no part of the sample: what the model starts from is PET
+        (("ct", "pet", "mr"), {"pet": 1.0, "mr": 0.0}, "pet"),
+    ],
+)
+def test_the_scan_that_leads_is_never_misaligned(module, held, weights, lead: str) -> None:
+    chosen = {"augment": True, "foreground": 1.0, "train_modalities": weights}
+    chosen |= {"reference": "mr"} if lead == "pet" else {}
+    still = module({"A": held}, augmentation=AugmentationOptions(**OFF), **chosen)
+    moved = module({"A": held}, augmentation=AugmentationOptions(**OFF, misalign_mm=5.0), **chosen)
+    first, second = (data.train_dataloader().dataset[0].image for data in (still, moved))
+    assert torch.equal(first[lead], second[lead])
+    assert lead in first
+    others = [m for m in first if m != lead]
+    assert not any(torch.equal(first[m], second[m]) for m in others)
+
+
 def test_a_modality_that_is_lacking_is_zeros_and_not_present(module) -> None:
     made = module({"A": ("ct", "pet"), "B": ("pet", "mr"), "C": ("ct",)}, batch_size=8, patches_per_epoch=40)
     had = {"A": [True, True, False], "B": [False, True, True], "C": [True, False, False]}

@@ -90,6 +90,16 @@ def test_structures_and_prompts_of_both_doors(bodies: Callable) -> None:
     assert scored["adapter"].numbers == "none"
 
 
+def test_a_reference_that_nobody_to_be_fused_has_is_refused(bodies: Callable) -> None:
+    csv = bodies(4, ("pet", "mr"))
+    wanted = ["fusion=gated", "data.modalities=[pet,mr]", "data.train_modalities={ct: 1, pet: 1, mr: 1}"]
+    (finding,) = (f for f in checks(csv, *wanted)["splits"].findings if f.level == "refuse")
+    assert (finding.where, "pet or mr" in (finding.expected or "")) == ("data.reference", True)
+    for reference in ("mr", "card"):
+        found = checks(csv, *wanted, f"data.reference={reference}")["splits"].findings
+        assert "refuse" not in [f.level for f in found]
+
+
 def test_an_empty_split_is_refused(bodies: Callable) -> None:
     csv = bodies(1)
     assert "no subject of dataset 'mine' is in split 'test'" in told(checks(csv), "refuse")

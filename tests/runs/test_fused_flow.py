@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -82,6 +84,45 @@ def test_a_fusion_alone_is_trained_and_scored(small: list[str], capfd: pytest.Ca
     again, _ = _run("evaluate", [*small, "data.structures=[liver]", f"fusion.path={folder}"], capfd)
     found = _rows(again, "adapted")
     assert found["dice"].tolist() == pytest.approx(after["dice"].tolist(), abs=1e-6)
+    # named as a run it is found, too; which subsets are scored is the caller's
+    liver = [*small, "data.structures=[liver]", f"adapter.path={folder}"]
+    again, _ = _run("evaluate", [*liver, "fusion.subsets=true"], capfd)
+    found = _rows(again, "adapted")
+    assert set(found.index) == {("ct+pet", part, "liver") for part in ("ct", "pet", "ct+pet")}
+    whole = found.loc[[("ct+pet", "ct+pet", "liver")], "dice"]
+    assert whole.tolist() == pytest.approx(after["dice"].tolist(), abs=1e-6)
+    # nothing was left out, and nobody lacks a scan
+    with open(folder / "logs" / "prompts.csv", newline="") as stream:
+        assert {(row["modality"], row["subset"]) for row in csv.DictReader(stream)} == {("ct+pet", "ct+pet")}
+    assert door.main("evaluate", [*liver, "fusion.dropout=0.5"]) == 1
+    assert "fusion.dropout" in capfd.readouterr().err
+
+
+def test_without_ct_mr_leads_and_ct_cannot_be_the_reference(
+    small: list[str], manifest: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # the second one to train on has no PET either
+    rows = [row for row in manifest.read_text().splitlines() if ",ct," not in row and "s1,pet" not in row]
+    kept = [re.sub(r",(s\d)", rf",{manifest.parent}/\1", row) for row in rows]
+    (tmp_path / "mine.csv").write_text("\n".join(kept) + "\n")
+    (tmp_path / "mine.yaml").write_text(manifest.with_suffix(".yaml").read_text())
+    own = [item for item in small if not item.startswith(("data=", "data.manifest="))]
+    own += [f"data.manifest={tmp_path / 'mine.csv'}", "experiment=missing_modality", "fit.steps=4"]
+    own += ["adapter.rank=2", "model.window=[24,24,24]", "callbacks.evaluate_before=false"]
+    own.append("fusion.subsets=false")
+    assert door.main("train", [*own, "data=petct", "data.modalities=[pet,mr]"]) == 1
+    err = capfd.readouterr().err
+    assert "data.reference" in err
+    assert "pet or mr" in err
+    folder, err = _run("train", [*own, "data=petmri"], capfd)
+    assert "pet and mr together, starting from mr" in err
+    facts = json.loads((folder / "fusion" / "umdseg_fusion.json").read_text())
+    assert (facts["modalities"], facts["order"]) == (["pet", "mr"], ["mr", "pet"])
+    with open(folder / "logs" / "prompts.csv", newline="") as stream:
+        asked = {(row["subject"], row["modality"], row["subset"]) for row in csv.DictReader(stream)}
+    assert {modality for _, modality, _ in asked} == {"pet+mr"}
+    assert {subset for subject, _, subset in asked if subject == "s1"} <= {"mr"}
+    assert {subset for subject, _, subset in asked if subject == "s0"} <= {"pet", "mr", "pet+mr"}
 
 
 @pytest.mark.parametrize(

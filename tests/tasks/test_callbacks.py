@@ -114,17 +114,17 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(tmp_path: Path) -> None:
     with open(tmp_path / "logs" / "prompts.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [int(row["step"]) for row in rows] == [n for n in range(10) for _ in range(2)]
-    assert rows[0] == {"step": "0", "subject": "a", "modality": "pet", "structure": "liver", "kind": "clicks",
-                       "clicks": "3"}  # fmt: skip
+    assert rows[0] == {"step": "0", "subject": "a", "modality": "pet", "subset": "", "structure": "liver",
+                       "kind": "clicks", "clicks": "3"}  # fmt: skip
 
 
 def test_rows_of_steps_that_are_repeated_are_dropped(tmp_path: Path) -> None:
     log = PromptLog(tmp_path)
-    (tmp_path / "prompts.csv").write_text("step,subject,modality,structure,kind,clicks\n"
-                                          "0,a,ct,liver,auto,0\n1,a,ct,liver,auto,0\n2,a,ct")  # fmt: skip
+    (tmp_path / "prompts.csv").write_text("step,subject,modality,subset,structure,kind,clicks\n"
+                                          "0,a,ct,,liver,auto,0\n1,a,ct,,liver,auto,0\n2,a,ct")  # fmt: skip
     log.on_train_start(SimpleNamespace(global_rank=0, global_step=1), One())  # type: ignore[arg-type]
     assert (tmp_path / "prompts.csv").read_text().split() == [
-        "step,subject,modality,structure,kind,clicks", "0,a,ct,liver,auto,0",
+        "step,subject,modality,subset,structure,kind,clicks", "0,a,ct,,liver,auto,0",
     ]  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from umdseg.data.preprocess import Prepared, Preprocessing, prepare_image, prepa
 from umdseg.data.sampler import EpochSampler, StepsDone
 from umdseg.data.scans import ScanStore
 from umdseg.data.store import CachedScan
-from umdseg.data.training import Draws, Item, PatchDataset, collate, trainable
+from umdseg.data.training import Draws, Item, PatchDataset, collate, together, trainable
 from umdseg.data.validation import ValidationPatches, labelled
 from umdseg.errors import UserError, unknown
 from umdseg.progress import track
@@ -151,9 +151,7 @@ class PairedDataModule(LightningDataModule):
 
     def fused_modalities(self) -> tuple[Modality, ...]:
         """Modalities of a paired sample: those trained on which any training subject has."""
-        weights, subjects = self.options.train_modalities, self.training_subjects()
-        held = {m for subject in subjects for m in subject.scans}
-        return tuple(m for m in MODALITIES if m in held and weights.get(m, 0) > 0)
+        return together(self.training_subjects(), self.options.train_modalities)
 
     def untrained(self) -> list[str]:
         """One plain sentence for each wanted modality that nobody can be trained on, and why."""

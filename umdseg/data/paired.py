@@ -17,7 +17,7 @@ from umdseg.data.scans import ScanStore
 from umdseg.data.store import CachedScan
 from umdseg.data.training import Draws
 from umdseg.seeds import generator
-from umdseg.vocabulary import MODALITIES, Batch, Modality, Subject
+from umdseg.vocabulary import MODALITIES, Batch, Modality, Subject, by_reference
 
 
 @dataclass
@@ -140,9 +140,11 @@ class PairedPatches(Draws[PairedItem]):
     def _misaligned(
         self, subject: Subject, scan: CachedScan, modality: Modality, target: Grid, rng: np.random.Generator
     ) -> torch.Tensor | None:
-        """A scan read a few millimetres beside its place (1, X, Y, Z); None for the reference scan."""
+        """A scan read a few millimetres beside its place (1, X, Y, Z); None for the one that leads."""
         most = self.options.augmentation.misalign_mm if self.options.augment else 0.0
-        if not most or modality == self.reference.modality(subject):
+        # the reference, where that is among the modalities
+        order = [m for m in by_reference(self.reference.policy) if m in self.modalities]
+        if not most or modality == next(m for m in order if m in subject.scans):
             return None
         affine = target.affine.copy()
         affine[:3, 3] += rng.uniform(-most, most, 3)

@@ -16,8 +16,9 @@ from umdseg.data.mirror import drawn_axes, mirrored, mirrored_affine
 from umdseg.data.options import DataOptions
 from umdseg.data.patches import Window, pick_value, sample
 from umdseg.data.scans import READ_ERRORS, ScanStore
+from umdseg.errors import UserError
 from umdseg.seeds import generator
-from umdseg.vocabulary import Batch, Modality, Subject
+from umdseg.vocabulary import MODALITIES, Batch, Modality, Subject
 
 T = TypeVar("T")
 
@@ -133,6 +134,30 @@ def trainable(subject: Subject, weights: Mapping[str, float]) -> dict[Modality, 
     """Sampling weights of the labelled scans a subject has among the training modalities."""
     labelled = (m for m, scan in sorted(subject.scans.items()) if scan.label)
     return {m: weights[m] for m in labelled if weights.get(m, 0) > 0}
+
+
+def together(subjects: Sequence[Subject], weights: Mapping[str, float]) -> tuple[Modality, ...]:
+    """Modalities of a paired sample: those with a weight above 0 that any of the subjects has."""
+    held = {modality for subject in subjects for modality in subject.scans}
+    return tuple(m for m in MODALITIES if m in held and weights.get(m, 0) > 0)
+
+
+def check_reference(reference: str, fused: Sequence[Modality]) -> None:
+    """Refuse a reference that nobody has: a weight for it (`ct: 1`) does not make its scans.
+
+    Args:
+        reference: data.reference.
+        fused: what the training subjects have of the modalities that are fused.
+
+    Raises:
+        UserError: naming those that could be the reference.
+    """
+    if reference != "card" and reference not in fused:
+        raise UserError(
+            f"'{reference}', a scan that none of the training subjects has",
+            where="data.reference",
+            expected=f"{' or '.join(fused)}: the grid of a scan that is fused",
+        )
 
 
 def collate(items: Sequence[Item], structures: tuple[str, ...]) -> Batch:

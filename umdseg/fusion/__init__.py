@@ -9,7 +9,7 @@ from umdseg.backbones.base import Backbone
 from umdseg.fusion.base import Fused
 from umdseg.fusion.options import FusionOptions
 from umdseg.fusion.saved import load_fusion, save_fusion
-from umdseg.vocabulary import Modality
+from umdseg.vocabulary import Modality, by_reference
 
 __all__ = ["Fused", "FusionOptions", "build", "load_fusion", "save_fusion"]
 
@@ -29,7 +29,7 @@ def build(
         options: of the fusion.
         backbone: plain or adapted.
         modalities: one input channel each.
-        reference: the modality that leads where it is there.
+        reference: the modality that leads where it is there; else ct, mr, pet, as `Subject.reference`.
         structures: those that late fusion weighs one by one.
 
     Raises:
@@ -39,4 +39,5 @@ def build(
         return backbone
     factory: type[Fused] = registry.resolve("fusion", options.name)
     told = {"structures": structures} if options.name == "late" else {}
-    return factory(backbone, options, modalities, reference, **told)
+    order = [modality for modality in by_reference(reference) if modality in modalities]
+    return factory(backbone, options, modalities, order, **told)

@@ -23,8 +23,8 @@ from umdseg.vocabulary import Modality, Origin, Prompt
 class Fused(Backbone):
     """A backbone around a backbone: one channel per modality in, the same prompts and logits out.
 
-    Before anything is trained it answers as the plain backbone does on the *leading* scan: the reference
-    modality where the subject has it, else the next of its modalities. A modality that a sample lacks is
+    Before anything is trained it answers as the plain backbone does on the *leading* scan: the first in
+    `order` that the subject has, which is its reference scan (see `build`). A modality that a sample lacks is
     neither an error nor an image of zeros: nothing of it is computed, and what is learned for its absence
     (nothing at first) takes its place.
 
@@ -37,15 +37,17 @@ class Fused(Backbone):
         inner: the backbone; an adapter may be injected before or after.
         options: of the fusion.
         modalities: one input channel each, in this order.
-        reference: the modality that leads where it is there.
+        order: the same modalities; of those that a sample has, the first in this order leads.
 
     Attributes:
         kind: registered name.
+        order: columns of `modalities`, who leads first.
         parts: everything the fusion trains.
         given: the modalities that `encode` is handed; fewer than `modalities` in a part (see `part`).
 
     Raises:
-        UserError: fewer than two modalities, or a backbone that cannot be fused this way.
+        UserError: fewer than two modalities, not each of them in `order` once, or a backbone that cannot be
+            fused this way.
     """
 
     kind: ClassVar[str]
@@ -57,7 +59,11 @@ class Fused(Backbone):
     parts: nn.Module
 
     def __init__(
-        self, inner: Backbone, options: FusionOptions, modalities: Sequence[Modality], reference: str
+        self,
+        inner: Backbone,
+        options: FusionOptions,
+        modalities: Sequence[Modality],
+        order: Sequence[Modality],
     ) -> None:
         super().__init__()
         self.inner, self.options = inner, options
@@ -75,8 +81,13 @@ class Fused(Backbone):
                 where="fusion",
                 expected="fusion=none, or another fusion or model",
             )
-        first = self.modalities.index(reference) if reference in self.modalities else 0
-        self.order = (first, *(i for i in range(len(self.modalities)) if i != first))
+        if sorted(order) != sorted(self.modalities):
+            raise UserError(
+                f"fusion of {' and '.join(self.modalities)}, of which {', '.join(order) or 'none'} leads",
+                where="fusion",
+                expected="each of its modalities once",
+            )
+        self.order = tuple(self.modalities.index(modality) for modality in order)
         self.card = inner.card
         self.random_weights, self.weights_sha256 = inner.random_weights, inner.weights_sha256
         self.state_sha256 = inner.state_sha256

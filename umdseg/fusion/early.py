@@ -91,9 +91,13 @@ class EarlyFusion(Fused):
     one_pass = True
 
     def __init__(
-        self, inner: Backbone, options: FusionOptions, modalities: Sequence[Modality], reference: str
+        self,
+        inner: Backbone,
+        options: FusionOptions,
+        modalities: Sequence[Modality],
+        order: Sequence[Modality],
     ) -> None:
-        super().__init__(inner, options, modalities, reference)
+        super().__init__(inner, options, modalities, order)
         base: Any = stem_of(inner)
         self.parts = Stem(base, self.modalities, self.modalities[self.order[0]]).to(base.weight.device)
         # what enters beside the leading modality while a window is encoded, seen by the hook

@@ -79,13 +79,17 @@ class GatedFusion(Fused):
     Options: ClassVar[type[FusionOptions]] = GatedOptions
 
     def __init__(
-        self, inner: Backbone, options: FusionOptions, modalities: Sequence[Modality], reference: str
+        self,
+        inner: Backbone,
+        options: FusionOptions,
+        modalities: Sequence[Modality],
+        order: Sequence[Modality],
     ) -> None:
-        super().__init__(inner, options, modalities, reference)
+        super().__init__(inner, options, modalities, order)
         width = getattr(options, "width", None)
         channels = channels_of(inner)
         device = next(inner.net.parameters()).device
-        # the reference leads where it is there, so it never comes in beside another one
+        # the first in order leads where it is there, so it never comes in beside another one
         others = [self.modalities[i] for i in self.order[1:]]
         gates: dict[str, nn.Module] = {m: nn.ModuleList(Gate(c, width) for c in channels) for m in others}
         absent = [nn.Parameter(torch.zeros(len(self.modalities), c)) for c in channels]

@@ -55,7 +55,7 @@ class LateFusion(Fused):
     directly which modality is believed on which structure.
 
     Args:
-        inner, options, modalities, reference: see `Fused`.
+        inner, options, modalities, order: see `Fused`.
         structures: those that get weights of their own; all others share one.
     """
 
@@ -69,13 +69,13 @@ class LateFusion(Fused):
         inner: Backbone,
         options: FusionOptions,
         modalities: Sequence[Modality],
-        reference: str,
+        order: Sequence[Modality],
         structures: Sequence[str] = (),
     ) -> None:
-        super().__init__(inner, options, modalities, reference)
+        super().__init__(inner, options, modalities, order)
         self.structures = tuple(structures)
         device = next(inner.net.parameters()).device
-        # of the others only: the reference leads where it is there
+        # of the others only: the first in order leads where it is there
         weights = torch.zeros(len(self.modalities) - 1, len(self.structures) + 1, device=device)
         self.parts = nn.ParameterDict({"weights": nn.Parameter(weights)})
 
@@ -143,7 +143,7 @@ class LateFusion(Fused):
         return out
 
     def _weights(self, names: Sequence[str]) -> torch.Tensor:
-        """(M - 1, K) of structures asked for, of the modalities after the reference, in order."""
+        """(M - 1, K) of structures asked for, of the modalities after the first in `order`."""
         table: torch.Tensor = self.parts["weights"]  # type: ignore[index]
         known = {name: i for i, name in enumerate(self.structures)}
         return table[:, [known.get(name, len(known)) for name in names]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,14 @@ class FusionCard:
         base_model: registered name of the backbone.
         base_sha256: `Backbone.state_sha256` of the backbone.
         modalities: one input channel each, in this order.
-        reference: the modality that leads.
+        reference: the modality that leads where it is there.
         structures: those that late fusion weighs one by one.
         options: of the fusion.
         parameters: number of trained values.
         adapter: hash of the folder of the adapter it was trained with, None without one.
         window: (X, Y, Z) voxels of training; empty in older files.
+        order: the modalities, who leads first; empty in older files, where the others follow the reference
+            as they stand in `modalities` (see `leading`).
     """
 
     kind: str
@@ -44,6 +46,12 @@ class FusionCard:
     parameters: int = 0
     adapter: str | None = None
     window: list[int] = field(default_factory=list)
+    order: list[Modality] = field(default_factory=list)
+
+    @property
+    def leading(self) -> list[Modality]:
+        """The modalities in the order in which they led in training, also of older files."""
+        return self.order or sorted(self.modalities, key=lambda modality: modality != self.reference)
 
     @classmethod
     def of(cls, fused: Fused, adapter: str | None = None) -> FusionCard:
@@ -59,6 +67,7 @@ class FusionCard:
             parameters=sum(p.numel() for p in fused.parts.parameters()),
             adapter=adapter,
             window=list(fused.card.window),
+            order=[fused.modalities[column] for column in fused.order],
         )
 
     @classmethod
@@ -94,12 +103,13 @@ def save_fusion(fused: Fused, folder: Path, adapter: str | None = None) -> Fusio
     return card
 
 
-def load_fusion(folder: Path | str, backbone: Backbone) -> Fused:
+def load_fusion(folder: Path | str, backbone: Backbone, subsets: bool | None = None) -> Fused:
     """Wrap a backbone in the fusion saved in `folder`.
 
     Args:
         folder: as `save_fusion` wrote it.
         backbone: plain or adapted, on the weights that the fusion was trained on.
+        subsets: score every subset of the modalities; None = as it was saved.
 
     Raises:
         UserError: not a fusion, damaged, or made for another base (both named).
@@ -120,7 +130,8 @@ def load_fusion(folder: Path | str, backbone: Backbone) -> Fused:
         raise UserError(told, where=folder, expected=f"window {card.window}, not {own_window}")
     factory: type[Fused] = registry.resolve("fusion", card.kind)
     options = factory.Options(name=card.kind, path=str(folder), **card.options)
+    options = options if subsets is None else replace(options, subsets=subsets)
     more = {"structures": card.structures} if card.kind == "late" else {}
-    fused = factory(backbone, options, card.modalities, card.reference, **more)
+    fused = factory(backbone, options, card.modalities, card.leading, **more)
     load_strict(fused.parts, read_state(folder / WEIGHTS), where=folder / WEIGHTS)
     return fused

@@ -13,7 +13,7 @@ from umdseg.config.values import Problem
 from umdseg.data.verdict import Finding
 from umdseg.errors import UserError
 from umdseg.preflight.check import Check
-from umdseg.runs.evaluate import adapter_folder, with_card
+from umdseg.runs.saved import adapter_folder, with_card, with_fusion
 
 
 def configuration(
@@ -29,9 +29,11 @@ def configuration(
     settings = outcome.settings
     if settings is None:
         return None, Check("configuration", "not understood", tuple(findings))
-    if settings.adapter.path and door == "evaluate":
+    if (settings.adapter.path or settings.fusion.path) and door == "evaluate":
         try:
-            settings = with_card(settings, AdapterCard.read(adapter_folder(settings.adapter.path)))
+            settings = with_fusion(settings)
+            if settings.adapter.path:
+                settings = with_card(settings, AdapterCard.read(adapter_folder(settings.adapter.path)))
         except UserError as error:
             findings.append(Finding.of(error))
             # what else there is can be looked at without the adapter

@@ -19,7 +19,7 @@ from umdseg.data.verdict import Finding, Level
 from umdseg.errors import UserError
 from umdseg.preflight.check import Check, count
 from umdseg.registry import resolve
-from umdseg.runs.evaluate import adapter_folder
+from umdseg.runs.saved import adapter_folder
 
 # models up to this size get their weights, to see whether they fit; larger ones would take long
 READ_BYTES = 256 << 20

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from umdseg.config.schema import Settings
 from umdseg.data.dataset import PairedDataset, few_shots
-from umdseg.data.training import trainable
+from umdseg.data.training import check_reference, together, trainable
 from umdseg.data.verdict import Finding
 from umdseg.errors import UserError
 from umdseg.preflight.check import Check, count
@@ -30,6 +30,7 @@ def splits(
         findings.append(
             Finding("refuse", what, "data.train_modalities", "modalities that they have, labelled")
         )
+    findings += _fused(settings, usable)
     if settings.run.overfit and door == "train":
         scored = usable
     else:
@@ -40,6 +41,16 @@ def splits(
         f"{len(usable)} to train on, {len(scored)} scored" if door == "train" else f"{len(scored)} scored"
     )
     return usable, scored, Check("splits", numbers, tuple(findings))
+
+
+def _fused(settings: Settings, trained: list[Subject]) -> Iterator[Finding]:
+    """A reference that nobody who is trained on has."""
+    if settings.fusion.name == "none" or not trained:
+        return
+    try:
+        check_reference(settings.data.reference, together(trained, settings.data.train_modalities))
+    except UserError as error:
+        yield Finding.of(error)
 
 
 def _of(dataset: PairedDataset, split: str, findings: list[Finding]) -> list[Subject]:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from umdseg.adapters import AdapterCard, AdapterOptions, load_adapter
+from umdseg.adapters import AdapterCard, load_adapter
 from umdseg.backbones.base import Backbone
-from umdseg.backbones.options import ModelOptions
 from umdseg.config.hardware import device_of
 from umdseg.config.schema import Settings
-from umdseg.errors import UserError
 from umdseg.evaluation.baselines import evaluate_baselines
 from umdseg.evaluation.cases import case_table, merge
 from umdseg.evaluation.protocol import evaluate
 from umdseg.evaluation.scans import SCANS
-from umdseg.fusion import Fused, FusionOptions, load_fusion
-from umdseg.fusion.saved import FILE, FusionCard
-from umdseg.registry import resolve
+from umdseg.fusion import Fused, load_fusion
 from umdseg.runs.identity import folder_hash
-from umdseg.runs.job import Job, say
+from umdseg.runs.job import Job
+from umdseg.runs.saved import adapter_folder, refuse_strangers, with_card, with_fusion
 from umdseg.runs.stages import trained_stage
 
 if TYPE_CHECKING:
@@ -53,8 +49,8 @@ def run_evaluate(settings: Settings) -> Path:
             parameters, routes, method = (card.trainable, card.total), card.routes, card.method
             stage = trained_stage(job.backbone, method)
         if fusion is not None:
-            _refuse_strangers(fusion, saved)
-            job = replace(job, backbone=load_fusion(fusion, job.backbone))
+            refuse_strangers(fusion, saved)
+            job = replace(job, backbone=load_fusion(fusion, job.backbone, settings.fusion.subsets))
         if saved is None and fusion is None:
             cases = zero_shot(job)
         else:
@@ -115,107 +111,3 @@ def baselines(job: Job) -> pd.DataFrame:
 def fused_parameters(backbone: Backbone) -> int:
     """How many values a fusion trains; 0 without one."""
     return sum(p.numel() for p in backbone.parts.parameters()) if isinstance(backbone, Fused) else 0
-
-
-def with_fusion(settings: Settings) -> Settings:
-    """Settings with the fusion of a saved one: `fusion.path`, or what lies in the run `adapter.path` names.
-
-    Raises:
-        UserError: no saved fusion there.
-    """
-    path = settings.fusion.path
-    if path is None and settings.adapter.path:
-        run = Path(settings.adapter.path).expanduser()
-        if (run / "fusion").is_dir():
-            path = str(run / "fusion")
-        elif (run.parent / "fusion").is_dir():
-            say(f"scored without the fusion trained beside it; adapter.path={run.parent} scores both")
-    if path is None:
-        return settings
-    folder = Path(path).expanduser()
-    if not (folder / FILE).is_file() and (folder / "fusion" / FILE).is_file():
-        folder = folder / "fusion"
-    card = FusionCard.read(folder)
-    beside = folder.parent / "adapter"
-    if settings.adapter.path is None and beside.is_dir():
-        # trained together, they mean something only together
-        say(f"with the adapter trained beside it: {beside}")
-        settings = replace(settings, adapter=replace(settings.adapter, path=str(beside)))
-    made: type[FusionOptions] = resolve("fusion", card.kind).Options
-    options = made(**{"name": card.kind, "path": str(folder), **card.options})
-    return replace(settings, fusion=options, model=on_window(settings, settings.model.name, card.window))
-
-
-def _refuse_strangers(fusion: Path, adapter: Path | None) -> None:
-    """Refuse a fusion beside another adapter than it was trained with."""
-    wanted, given = FusionCard.read(fusion).adapter, folder_hash(adapter) if adapter else None
-    if wanted != given:
-        made = "without an adapter" if wanted is None else "with another adapter"
-        raise UserError(
-            f"the fusion was trained {made}",
-            where=fusion,
-            expected="adapter.path=RUN, the run that trained both" if wanted else "fusion.path alone",
-        )
-
-
-def adapter_folder(path: str) -> Path:
-    """The folder of a saved adapter, given itself or its run folder."""
-    folder = Path(path).expanduser()
-    inner = folder / "adapter"
-    return inner if inner.is_dir() else folder
-
-
-def with_card(settings: Settings, card: AdapterCard) -> Settings:
-    """Settings with model and method from an adapter's card.
-
-    Raises:
-        UserError: the command line asks for another model or method, or changes the adapter's options.
-    """
-    wanted = {
-        "model.name": (settings.model.name, card.base_model),
-        "adapter.name": (settings.adapter.name, card.method),
-    }
-    for key, (given, right) in wanted.items():
-        if key in settings.explicit and given != right:
-            raise UserError(
-                f"the adapter was made with '{right}', not '{given}'",
-                where=key,
-                expected="nothing: with adapter.path, model and method come from the adapter's card",
-            )
-    for key in settings.explicit:
-        if key.startswith("adapter.") and key not in ("adapter.path", "adapter.name"):
-            raise UserError(
-                "an adapter's options are fixed once it is saved", where=key, expected="adapter.path alone"
-            )
-    return replace(
-        settings,
-        model=on_window(settings, card.base_model, card.preprocessing.get("window", ())),
-        # config.yaml then says what is scored, rank and all
-        adapter=_options(card, settings.adapter.path),
-    )
-
-
-def on_window(settings: Settings, name: str, window: Sequence[int]) -> ModelOptions:
-    """Options of a model on the window that something was trained on, unless the command line names one.
-
-    Args:
-        settings: their model section.
-        name: of the model.
-        window: (X, Y, Z) voxels; empty where it is not known.
-    """
-    chosen = replace(settings.model, name=name)
-    told = getattr(resolve("model", name), "listing", None)
-    card = None if told is None else told().card
-    # what only a folder or a user's card tells is compared when the adapter is loaded
-    settled = card is None or card.fixed_window or tuple(window) in ((), card.window)
-    if settled or "model.window" in settings.explicit:
-        return chosen
-    return replace(chosen, window=(window[0], window[1], window[2]))
-
-
-def _options(card: AdapterCard, path: str | None) -> AdapterOptions:
-    made: type[AdapterOptions] = resolve("adapter", card.method).Options
-    known = {spec.name for spec in fields(made)}
-    return made(
-        **{"name": card.method, "path": path, **{k: v for k, v in card.options.items() if k in known}}
-    )

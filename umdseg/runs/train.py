@@ -12,6 +12,7 @@ from umdseg.adapters import Adapter, AdapterCard
 from umdseg.adapters.routes import routes_of
 from umdseg.config.schema import Settings
 from umdseg.data.dataset import few_shots
+from umdseg.data.training import check_reference
 from umdseg.errors import UserError
 from umdseg.evaluation.callback import EvaluationCallback
 from umdseg.evaluation.cases import merge, on_grid
@@ -100,8 +101,9 @@ def _fuse(job: Job) -> Job:
     if options.name == "none":
         return job
     data = training_data(job.settings, job.dataset, job.backbone, job.structures)
-    reference = job.settings.data.reference
-    fused = fusion.build(options, job.backbone, data.fused_modalities(), reference, job.structures)
+    reference, given = job.settings.data.reference, data.fused_modalities()
+    fused = fusion.build(options, job.backbone, given, reference, job.structures)
+    check_reference(reference, given)
     assert isinstance(fused, Fused)
     own = fused_parameters(fused)
     names, first = " and ".join(fused.modalities), fused.modalities[fused.order[0]]

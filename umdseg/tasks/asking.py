@@ -28,10 +28,11 @@ class Asked:
 
     Attributes:
         subject: whose patch.
-        modality: of the patch.
+        modality: of the patch; all that the model takes, where scans are given together.
         structure: asked for.
         kind: how.
         clicks: number of clicks.
+        subset: scans given together that the sample was left with, as in cases.csv; "" of one scan.
     """
 
     subject: str
@@ -39,6 +40,7 @@ class Asked:
     structure: str
     kind: PromptKind
     clicks: int
+    subset: str = ""
 
 
 def shares(takes: Sequence[str], options: FitOptions) -> dict[Kind, float]:

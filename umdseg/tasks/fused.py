@@ -64,6 +64,15 @@ def called(modalities: Sequence[str]) -> str:
     return "+".join(modalities)
 
 
+def subset_of(batch: Batch, backbone: Backbone) -> list[str]:
+    """`subset` of every sample, as in case tables: what it has and was not left out; "" of one scan each."""
+    if batch.present is None or not isinstance(backbone, Fused):
+        return [""] * len(batch.subject)
+    columns = backbone.modalities
+    rows = batch.present.tolist()
+    return [called([m for m, there in zip(columns, row, strict=True) if there]) for row in rows]
+
+
 def parts_of(batch: Batch, backbone: Backbone) -> list[Batch]:
     """A validation batch as it is; of modalities given together, every subset that all its samples have."""
     if batch.present is None or not isinstance(backbone, Fused):

@@ -10,12 +10,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from umdseg.files import atomic
 
-COLUMNS = ("step", "subject", "modality", "structure", "kind", "clicks")
+COLUMNS = ("step", "subject", "modality", "subset", "structure", "kind", "clicks")
 
 
 class PromptLog(Callback):
-    """One row per prompt: optimizer step, subject, modality, structure, kind, number of clicks.
+    """One row per prompt: optimizer step, subject, modality, subset, structure, kind, number of clicks.
 
+    Of scans given together `subset` says which of them the sample had and was not dropped, as in cases.csv.
     The first process writes `prompts.csv`, the others `prompts.<rank>.csv`. A run that goes on from a
     checkpoint drops the rows of the steps it repeats.
 
@@ -45,7 +46,7 @@ class PromptLog(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Append what the step asked for."""
         asked: Any = getattr(pl_module, "prompted", [])
-        rows = [(self._step, p.subject, p.modality, p.structure, p.kind, p.clicks) for p in asked]
+        rows = [(self._step, p.subject, p.modality, p.subset, p.structure, p.kind, p.clicks) for p in asked]
         with open(self._path(trainer), "a", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows(rows)
 

@@ -20,7 +20,7 @@ from umdseg.fusion.base import Fused
 from umdseg.seeds import generator
 from umdseg.tasks.asking import Asked, Asking, Kind
 from umdseg.tasks.competing import competing_logits
-from umdseg.tasks.fused import called, encoded, groups, parts_of, together
+from umdseg.tasks.fused import called, encoded, groups, parts_of, subset_of, together
 from umdseg.tasks.optimizer import optimizer_of
 from umdseg.tasks.options import FitOptions
 from umdseg.tasks.part import Part
@@ -227,9 +227,11 @@ class SegmentTask(LightningModule):
     def _by_class(self, batch: Batch, features: Features, rng: np.random.Generator, fitting: bool) -> Part:
         known = self.asking.classes(batch, rng, limited=fitting)
         names = tuple(batch.structures[i] for i in known)
-        scans = list(zip(batch.subject, batch.modality, strict=True))
         if fitting:
-            self.prompted += [Asked(*scan, name, "auto", 0) for scan in scans for name in names]
+            scans = list(zip(batch.subject, batch.modality, subset_of(batch, self.backbone), strict=True))
+            self.prompted += [
+                Asked(who, m, name, "auto", 0, subset) for who, m, subset in scans for name in names
+            ]
         competing = fitting and self.backbone.card.output == "softmax" and self.backbone.has_dense
         if competing:
             logits = competing_logits(self.backbone, self.backbone.dense(features), names)
@@ -252,9 +254,9 @@ class SegmentTask(LightningModule):
             values = self.asking.values(one, rng, balanced=fitting)
             prompts = [self.asking.prompt(one, value, kind, rng) for value in values]
             if fitting:
-                scan = one.subject[0], one.modality[0]
+                scan, (subset,) = (one.subject[0], one.modality[0]), subset_of(one, self.backbone)
                 self.asking.count(prompts)
-                self.prompted += [Asked(*scan, p.structure, p.kind, len(p.points)) for p in prompts]
+                self.prompted += [Asked(*scan, p.structure, p.kind, len(p.points), subset) for p in prompts]
             if prompts:
                 target = torch.cat([one.label == value for value in values], dim=1)
                 names = tuple(prompt.structure for prompt in prompts)
