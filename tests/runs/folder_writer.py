@@ -42,8 +42,8 @@ def rows(
     """Rows of a case table.
 
     Args:
-        scores: (stage, column) -> Dice per subject, the same for all structures; None = not scored. Columns are
-            `pet`, `ct+pet`, or `ct+pet/ct` for what was made of CT alone.
+        scores: (stage, column) -> Dice per subject, the same for all structures; None = not scored. Columns
+            are `pet`, `ct+pet`, or `ct+pet/ct` for what was made of CT alone.
         subjects: their names.
         structures: their names.
         volume: of the reference, ml.

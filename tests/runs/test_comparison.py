@@ -270,7 +270,9 @@ def test_every_line_against_the_first_with_holm_over_all(write: Any) -> None:
 def test_where_nothing_was_scored_before_every_input_has_rows(write: Any, run_folders: ModuleType) -> None:
     """A new class on one label: no gaps, so CT is an input like the others."""
     named = {"condition": "label_from_pet"}
-    table = run_folders.rows({("adapted", "ct"): list(CT)}, **named) + run_folders.rows({("adapted", "pet"): list(PET)})
+    table = run_folders.rows({("adapted", "ct"): list(CT)}, **named) + run_folders.rows(
+        {("adapted", "pet"): list(PET)}
+    )
     both = lines(write("a", table, {"data.reference": "pet"}))
     found = compare(both, [], ASKED)["rows"]
     assert [r["modality"] for r in found] == ["ct", "pet"]

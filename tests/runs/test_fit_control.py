@@ -55,7 +55,12 @@ def test_a_run_with_everything_switched_on(small: list[str], capfd: pytest.Captu
 def test_a_new_structure_is_validated_where_it_has_an_adapter(
     small: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    given = [*small, "data.structures=[tumour]", "adapter.per=modality", "data.train_modalities={ct: 0, pet: 1}"]
+    given = [
+        *small,
+        "data.structures=[tumour]",
+        "adapter.per=modality",
+        "data.train_modalities={ct: 0, pet: 1}",
+    ]
     given += ["data.val_share=0.5", "fit.steps=2", "fit.validate_every=1", "fit.validation_patches=1"]
     assert door.main("train", [*given, "callbacks.evaluate_before=false"]) == 0
     out, err = capfd.readouterr()

@@ -34,7 +34,9 @@ def test_a_fusion_is_trained_scored_on_all_subsets_and_scored_again(
     wanted = [*small, "fusion=gated", "adapter.per=modality", "adapter.rank=2", "fit.steps=2"]
     # scored again below without naming it: the window is the adapter's, or the scores would differ
     wanted.append("model.window=[24,24,32]")
-    folder, err = _run("train", [*wanted, "fit.validate_every=2", "fit.validation_patches=1", "data.val_share=0.5"], capfd)
+    folder, err = _run(
+        "train", [*wanted, "fit.validate_every=2", "fit.validation_patches=1", "data.val_share=0.5"], capfd
+    )
     assert "fusion=gated: ct and pet together, starting from ct" in err
     before, after = _rows(folder, "zero_shot"), _rows(folder, "adapted")
     structures = ("liver", "tumour")
@@ -72,7 +74,14 @@ def test_a_fusion_is_trained_scored_on_all_subsets_and_scored_again(
 
 
 def test_a_fusion_alone_is_trained_and_scored(small: list[str], capfd: pytest.CaptureFixture[str]) -> None:
-    wanted = [*small, "fusion=late", "fusion.subsets=false", "adapter=none", "fit.steps=2", "fusion.dropout=0"]
+    wanted = [
+        *small,
+        "fusion=late",
+        "fusion.subsets=false",
+        "adapter=none",
+        "fit.steps=2",
+        "fusion.dropout=0",
+    ]
     folder, _ = _run("train", [*wanted, "data.structures=[liver]", "model.window=[32,24,24]"], capfd)
     after = _rows(folder, "adapted")
     assert set(after.index) == {("ct+pet", "ct+pet", "liver")}

@@ -161,12 +161,15 @@ def test_an_evaluation_was_not_fitted(write: Any) -> None:
 def test_patients_of_folds_together(write: Any) -> None:
     names = [["m1", "m1_copy1", "m2"], ["m3", "m3_copy1", "m3_copy2"]]
     parts = [
-        write(f"r{k}", {"data.name": "phantom"}, fold=k, subjects=own, dataset="phantom") for k, own in enumerate(names)
+        write(f"r{k}", {"data.name": "phantom"}, fold=k, subjects=own, dataset="phantom")
+        for k, own in enumerate(names)
     ]
     assert lines_of(parts)[0][0].patients() == {"m1_copy1": "m1", "m3_copy1": "m3", "m3_copy2": "m3"}
 
 
-def test_supervised_networks_of_other_runs_are_not_the_line(write: Any, run_folders: ModuleType, tmp_path: Path) -> None:
+def test_supervised_networks_of_other_runs_are_not_the_line(
+    write: Any, run_folders: ModuleType, tmp_path: Path
+) -> None:
     table = run_folders.rows(SCORES)
     table += run_folders.rows({("supervised", "pet"): [0.9, 0.8, 0.7]}, adapter="full", model="unet")
     run = FinishedRun.read(run_folders.folder(tmp_path / "a", table))

@@ -178,7 +178,7 @@ def test_weights_fitted_in_channels_last_order_are_exported(
     faster = ["adapter=full", "trainer.channels_last=true", "fit.steps=1", "callbacks.evaluate_before=false"]
     folder, _ = _run("train", [*small, *faster, "fit.point_share=0", f"fit.export_weights={made}"], capfd)
     with safe_open(made, "pt") as file:
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     assert shapes == {name: tuple(v.shape) for name, v in tiny_network().state_dict().items()}
     record = json.loads((folder / "provenance.json").read_text())
     assert 0 < record["fit_seconds"] < record["seconds"]

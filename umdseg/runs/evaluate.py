@@ -51,10 +51,8 @@ def run_evaluate(settings: Settings) -> Path:
         if fusion is not None:
             refuse_strangers(fusion, saved)
             job = replace(job, backbone=load_fusion(fusion, job.backbone, settings.fusion.subsets))
-        if saved is None and fusion is None:
-            cases = zero_shot(job)
-        else:
-            cases = scored(job, stage, method)
+        untouched = saved is None and fusion is None
+        cases = zero_shot(job) if untouched else scored(job, stage, method)
         job.keep(cases)
         cases = merge([cases, job.supervised, baselines(job)])
         job.finish(cases, parameters, routes, adapter=str(saved) if saved else None)

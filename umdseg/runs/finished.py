@@ -118,7 +118,7 @@ class FinishedRun:
 
 
 def _own(cases: pd.DataFrame) -> pd.DataFrame:
-    """Without the supervised networks of other runs, which stand beside a model's zero-shot or adapted rows."""
+    """Without the supervised networks of other runs that stand beside a model's own rows."""
     supervised = cases["stage"] == "supervised"
     return cases if supervised.all() else cases[~supervised]
 

@@ -117,7 +117,9 @@ class Job:
         return {
             "prompts": settings.prompt.kinds,
             # what a model of several scans does not take narrows no field of view, and is scored by nothing
-            "modalities": wanted if isinstance(self.backbone, Fused) else looked_at(inputs_of(self.backbone, wanted)),
+            "modalities": wanted
+            if isinstance(self.backbone, Fused)
+            else looked_at(inputs_of(self.backbone, wanted)),
             "structures": self.structures,
             "seed": settings.run.seed,
             "fold": settings.fold,

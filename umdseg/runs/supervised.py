@@ -61,7 +61,7 @@ def supervised_rows(
     wanted = rows["subject"].isin([subject.id for subject in subjects]) & rows["structure"].isin(structures)
     shared = rows[wanted & rows["modality"].isin(settings.data.modalities)]
     if runs and shared.empty:
-        what = "the supervised networks were scored on none of the subjects, structures and modalities of this run"
+        what = "the supervised networks have no subject, structure and modality with this run in common"
         raise UserError(what, where=_WHERE, expected="runs on the same test subjects")
     return case_table(shared.reset_index(drop=True))
 
@@ -75,7 +75,9 @@ def _of_run(run: Path, dataset: str) -> pd.DataFrame:
         raise UserError(what, where=f"{_WHERE}: {run}", expected=expected)
     names = sorted(set(rows["dataset"]))
     if names != [dataset]:
-        what = f"the supervised network was scored on data set '{', '.join(names)}', this model on '{dataset}'"
+        what = (
+            f"the supervised network was scored on data set '{', '.join(names)}', this model on '{dataset}'"
+        )
         raise UserError(what, where=f"{_WHERE}: {run}", expected="the same data set")
     rows = rows[rows["split"] != "train"]
     learned = _trained_on(run)

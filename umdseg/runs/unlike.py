@@ -36,7 +36,8 @@ def _differences(one: Line, other: Line, metric: str) -> Iterator[str]:
     theirs = {run.fold: run for run in other.runs}
     for run in one.runs:
         if run.fold in theirs and _data(run) != _data(theirs[run.fold]):
-            yield f"other data ({_short(_data(run))} and {_short(_data(theirs[run.fold]))}): files, scans or split"
+            both = f"{_short(_data(run))} and {_short(_data(theirs[run.fold]))}"
+            yield f"other data ({both}): files, scans or split"
             break
     if _base(one.first) == _base(other.first) and _differ(one, other, _weights):
         yield "other weights of the same base model"
