@@ -81,7 +81,7 @@ def compare(lines: Sequence[Line], against: Sequence[Line], asked: Asked) -> dic
 
 
 def inputs(lines: Sequence[Line], asked: Asked) -> list[str]:
-    """The inputs asked for, as reports name them; else all, of those with gaps all but the reference scans."""
+    """The inputs asked for, as reports name them; else all, with gaps all but the reference scans."""
     known = list(dict.fromkeys(column for line in lines for column in columns(line.cases)))
     if asked.modalities:
         wanted = [Selection.parse(text).column for text in asked.modalities]
