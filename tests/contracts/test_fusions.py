@@ -20,6 +20,8 @@ BASES = ("vista3d_tiny", "nnunet", "unet", "monai_wholebody", "sam_med3d_turbo",
 FUSIONS = tuple(name for name in registry.names("fusion") if name != "none")
 # early fusion needs windows at the first convolution; slices are made into pictures first
 REFUSED = {("early", "sam_vit_b")}
+# whole scans go through their packages, one scan at a time
+ALONE = ("voxtell", "nninteractive")
 CELLS = [(fusion, base) for fusion in FUSIONS for base in BASES if (fusion, base) not in REFUSED]
 MODALITIES = ("ct", "pet", "mr")
 # who has what: all, the reference alone, another alone, two without the reference
@@ -205,7 +207,7 @@ def test_whole_body_inference_may_stitch_what_decode_says(cell: Cell) -> None:
     torch.testing.assert_close(got, cell.fused.decode(features, cell.prompts), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("fusion", "base"), sorted(REFUSED))
+@pytest.mark.parametrize(("fusion", "base"), [*sorted(REFUSED), *((f, b) for f in FUSIONS for b in ALONE)])
 def test_what_does_not_fit_is_refused_with_the_reason(models: Any, fusion: str, base: str) -> None:
     options = registry.resolve("fusion", fusion).Options(name=fusion)
     with pytest.raises(UserError, match=f"'{fusion}' does not fit model {base}"):

@@ -156,6 +156,35 @@ def test_the_scan_that_leads_is_never_misaligned(module, held, weights, lead: st
     assert not any(torch.equal(first[m], second[m]) for m in others)
 
 
+@pytest.mark.parametrize("reference", ["ct", "mr"])
+@pytest.mark.parametrize("misalign", [0.0, 30.0])
+def test_a_scan_is_present_where_a_voxel_of_the_patch_lies_in_its_field_of_view(
+    module, monkeypatch: pytest.MonkeyPatch, reference: str, misalign: float
+) -> None:
+    # a slab of 24 mm around z = 60 beside a CT of 125 mm around 0; its prepared image is padded to 60 mm
+    low = affine(np.eye(3), (4.0, 4.0, 4.0), (30, 30, 6))
+    low[2, 3] += 60.0
+    monkeypatch.setitem(GRIDS, "mr", ((30, 30, 6), low))
+    options = {"augment": True, "augmentation": AugmentationOptions(**OFF, misalign_mm=misalign)}
+    made = module({"A": ("ct", "mr")}, ("ct",), reference=reference, foreground=0.0, **options)
+    data, seen = made.train_dataloader().dataset, set()
+    for number in range(40):
+        item = data[number]
+        there = dict(zip(made.fused_modalities(), item.present.tolist(), strict=True))
+        assert there[reference]
+        if reference == "mr":
+            continue
+        z = item.affine[2, 3] + item.affine[2, 2] * torch.arange(20)
+        # the edge voxel's outer face, and a tenth of a millimetre
+        reached = bool(((z >= 48 - 0.1) & (z <= 72 + 0.1)).any())
+        if not misalign:
+            assert there["mr"] == reached
+        # a scan that is read beside its place is there where it is read
+        assert there["mr"] or not item.image["mr"].any()
+        seen.add(there["mr"])
+    assert len(seen) == 2 or reference == "mr"
+
+
 def test_a_modality_that_is_lacking_is_zeros_and_not_present(module) -> None:
     made = module({"A": ("ct", "pet"), "B": ("pet", "mr"), "C": ("ct",)}, batch_size=8, patches_per_epoch=40)
     had = {"A": [True, True, False], "B": [False, True, True], "C": [True, False, False]}

@@ -143,6 +143,8 @@ def test_without_ct_mr_leads_and_ct_cannot_be_the_reference(
         (["fusion=gated", "adapter.per=tracer"], "adapter.per"),
         (["fusion=gated", "data.train_modalities={ct: 0, pet: 1, mr: 1}"], "data.reference"),
         (["fusion=early", "model=sam_vit_b", "prompt=point"], "fusion"),
+        (["fusion=gated", "model=voxtell", "model.folder=nowhere"], "one at a time"),
+        (["fusion=late", "model=nninteractive", "model.folder=nowhere", "prompt=point"], "finished masks"),
         (["fusion=gated", "adapter=depth"], "adapter"),
         (["fusion=gated", "fit.export_weights=x.safetensors"], "fit.export_weights"),
     ],

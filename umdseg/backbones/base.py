@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -156,6 +156,32 @@ class Backbone(nn.Module, ABC):
             The session, or None: windows around `encode` and `decode` do (the rule).
         """
         del volume, origin, overlap, precision
+
+    def fused_session(
+        self, fused: Any, volumes: Mapping[Modality, Volume], *, origin: Origin | str, precision: str
+    ) -> Any:
+        """As `session`, for a fusion around this model and scans of one person.
+
+        Args:
+            fused: the `umdseg.fusion.Fused` around this model, told where the scans lie.
+            volumes: modality -> scan as it is, in its units.
+            origin: where they come from.
+            precision: auto, fp32 or bf16.
+
+        Returns:
+            The session, or None: windows around the fusion's `encode` and `decode` do.
+        """
+        del fused, volumes, origin, precision
+
+    def answered(
+        self, features: Features, structures: Sequence[str], step: Callable[[Features], torch.Tensor]
+    ) -> torch.Tensor:
+        """Logits (B, K, X, Y, Z) of structures by a step of this network's own, such as a further click.
+
+        A fused model takes the step for everything that it fuses.
+        """
+        del structures
+        return step(features)
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Refuse prompts that the model does not take.

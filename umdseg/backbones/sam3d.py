@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -27,7 +27,7 @@ from umdseg.backbones.vista3d_points import inside
 from umdseg.backbones.weights import load_weights
 from umdseg.data.geometry import Volume
 from umdseg.errors import UserError
-from umdseg.vocabulary import Origin, Prompt
+from umdseg.vocabulary import Modality, Origin, Prompt
 
 
 @dataclass
@@ -148,7 +148,14 @@ class Sam3d(Backbone):
     def session(self, volume: Volume, origin: Origin | str, *, overlap: float | None, precision: str) -> Any:
         """Windows centred on clicks, padded beyond the scan, that grow where the answer does."""
         del overlap
-        return Sam3dSession(self, volume, origin, precision)
+        told = Origin.of(origin)
+        return Sam3dSession(self, {told.modality: volume}, told, precision)  # type: ignore[dict-item]
+
+    def fused_session(
+        self, fused: Any, volumes: Mapping[Modality, Volume], *, origin: Origin | str, precision: str
+    ) -> Any:
+        """The same windows and growth, every window encoded and decoded by the fusion."""
+        return Sam3dSession(self, volumes, origin, precision, fused)
 
     def refine(
         self, embedding: torch.Tensor, coords: torch.Tensor, signs: torch.Tensor, low: torch.Tensor | None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,9 +14,9 @@ from umdseg.backbones.base import BACKGROUND, Features
 from umdseg.backbones.prompted import PromptedSession
 from umdseg.backbones.vista3d_points import inside
 from umdseg.data.geometry import Grid, Volume, resample_slabs
-from umdseg.data.preprocess import Preprocessing, prepare_image
+from umdseg.data.preprocess import Preprocessing, prepare_together
 from umdseg.progress import track
-from umdseg.vocabulary import Origin, Prompt
+from umdseg.vocabulary import Modality, Origin, Prompt
 
 if TYPE_CHECKING:
     from umdseg.backbones.sam3d import Sam3d
@@ -35,16 +35,25 @@ class Sam3dSession(PromptedSession[dict[Shape, torch.Tensor]]):
 
     Args:
         backbone: in eval mode.
-        volume: the scan as it is, in its units.
+        volumes: modality -> scan as it is, in its units; several for a fusion.
         origin: chooses among adapters.
         precision: auto, fp32, bf16.
+        fused: the `umdseg.fusion.Fused` around the backbone that encodes and decodes, on the lattice of its
+            leading scan; None: the backbone itself.
     """
 
-    def __init__(self, backbone: Sam3d, volume: Volume, origin: Origin | str, precision: str) -> None:
-        card = backbone.card
-        super().__init__(backbone, volume.grid, origin, precision)
+    def __init__(
+        self,
+        backbone: Sam3d,
+        volumes: Mapping[Modality, Volume],
+        origin: Origin | str,
+        precision: str,
+        fused: Any = None,
+    ) -> None:
+        card, leading = backbone.card, next(iter(volumes)) if fused is None else fused.leading
+        super().__init__(backbone if fused is None else fused, volumes[leading].grid, origin, precision)
         numbers = Preprocessing(card.spacing, card.intensity, card.crop, (1, 1, 1), card.orientation)
-        prepared = prepare_image(volume, str(Origin.of(origin).modality), numbers)
+        prepared = prepare_together(volumes, leading, numbers)
         self._backbone, self._image, self._grid = backbone, prepared.image, prepared.grid
         # less than a megabyte each
         self._features: dict[Shape, Features] = {}
@@ -61,7 +70,7 @@ class Sam3dSession(PromptedSession[dict[Shape, torch.Tensor]]):
         """The windows of the clicks, then their neighbours, nearest first."""
         waiting: list[tuple[Shape, torch.Tensor]] = []
         for start in self._opened(prompt):
-            waiting.append((start, self._backbone.decode(self._encoded(start), [prompt])[0, 0].float().cpu()))
+            waiting.append((start, self._model.decode(self._encoded(start), [prompt])[0, 0].float().cpu()))
         yield from waiting
         seen = {start for start, _ in waiting}
         while waiting:
@@ -92,14 +101,14 @@ class Sam3dSession(PromptedSession[dict[Shape, torch.Tensor]]):
 
     def _encoded(self, start: Shape) -> Features:
         if start not in self._features:
-            part = torch.zeros(1, 1, *self._backbone.card.window)
+            part = torch.zeros(1, len(self._image), *self._backbone.card.window)
             edges = zip(start, self._backbone.card.window, self._grid.shape, strict=True)
             boxes = [(max(a, 0), min(a + n, size), a) for a, n, size in edges]
             inner = tuple(slice(low - a, high - a) for low, high, a in boxes)
             outer = tuple(slice(low, high) for low, high, _ in boxes)
-            part[0, 0][inner] = self._image[0][outer]
+            part[0][(slice(None), *inner)] = self._image[(slice(None), *outer)]
             affine = torch.from_numpy(self._place(start).affine)[None]
-            self._features[start] = self._backbone.encode(part.to(self._device), affine)
+            self._features[start] = self._model.encode(part.to(self._device), affine)
         return self._features[start]
 
     def _touched(self, start: Shape, logits: torch.Tensor) -> Iterator[Shape]:
@@ -124,8 +133,13 @@ class Sam3dSession(PromptedSession[dict[Shape, torch.Tensor]]):
         signs = torch.cat([torch.ones(1, dtype=signs.dtype), signs])
         size = [edge // 4 for edge in features.shape]
         low = functional.interpolate(known[None, None], size=size, mode="trilinear", align_corners=False)
-        low = self._backbone.refine(features.maps[0], coords, signs, low.to(self._device))
-        return self._backbone.enlarge(low).cpu()
+        led = low.to(self._device)
+
+        def step(one: Features) -> torch.Tensor:
+            refined = self._backbone.refine(one.maps[0], coords, signs, led)
+            return self._backbone.enlarge(refined)[None, None]
+
+        return self._model.answered(features, [prompt.structure], step)[0, 0].cpu()
 
     def _blended(self, windows: dict[Shape, torch.Tensor], part: Grid) -> torch.Tensor:
         """(X, Y, dz); where windows overlap, their mean weighted towards each window's middle."""

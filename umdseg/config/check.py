@@ -207,18 +207,28 @@ def _self_checks(settings: Settings, known: Sequence[Problem]) -> list[Problem]:
 def _fitting(settings: Settings) -> list[Problem]:
     """What a model's card says against adapter and fusion, where it is known before building."""
     card = _card(settings)
-    if card is None or settings.run.task == "evaluate":
+    if settings.run.task == "evaluate":
         return []
-    found = []
-    fusion, method = settings.fusion.name, settings.adapter.name
-    why = "" if fusion == "none" else resolve("fusion", fusion).unsuited(card)
-    if why:
-        found.append(Problem("fusion", f"'{fusion}' with model '{card.name}'", f"another: {why}"))
+    found = _unfused(settings, card)
+    if card is None:
+        return found
+    method = settings.adapter.name
     why = applicable(method, card, targets=getattr(settings.adapter, "targets", None))
     if why:
         given = f"'{method}' with model '{card.name}'"
         found.append(Problem("adapter", given, f"another (umdseg list adapters --matrix): {why}"))
     return found
+
+
+def _unfused(settings: Settings, card: Card | None) -> list[Problem]:
+    """What the model's card, or what is known without one, says against the fusion."""
+    fusion, model = settings.fusion.name, settings.model.name
+    listing = getattr(resolve("model", model), "listing", None)
+    if fusion == "none" or listing is None:
+        return []
+    kind = resolve("fusion", fusion)
+    why = kind.alone(listing()) if card is None else kind.unsuited(card)
+    return [Problem("fusion", f"'{fusion}' with model '{model}'", f"another: {why}")] if why else []
 
 
 def _card(settings: Settings) -> Card | None:

@@ -122,6 +122,11 @@ def common_mask(target: Grid, grids: Iterable[Grid]) -> NDArray[np.bool_]:
     return inside
 
 
+def reaches(scan: Grid, place: Grid) -> bool:
+    """Whether a scan's field of view holds the centre of any voxel of a window or slice."""
+    return bool(common_mask(place, [scan]).any())
+
+
 def common_box(grids: Iterable[Grid]) -> tuple[Array, Array] | None:
     """Lower and upper corner (mm, RAS+) of the box around the common field of view; None if it is empty.
 

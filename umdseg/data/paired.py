@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from umdseg.data.fov import Reference
+from umdseg.data.fov import Reference, reaches
 from umdseg.data.geometry import Grid
+from umdseg.data.io.nifti import read_grid
 from umdseg.data.mirror import mirrored, mirrored_affine
 from umdseg.data.options import DataOptions
 from umdseg.data.patches import Window, pick_value, place, read_on
@@ -42,7 +43,8 @@ class PairedBatch:
     Attributes:
         image: modality -> (B, 1, X, Y, Z) float32, RAS+, in the card's spacing and intensity scale; 0 where
             the subject lacks the modality or the scan does not reach.
-        present: (B, M) bool, in the order of `image`: whether the subject has the modality.
+        present: (B, M) bool, in the order of `image`: whether the subject has the modality and its field of
+            view reaches the patch; the leading scan is present wherever the patch lies.
         label: (B, 1, X, Y, Z) int16; 0 is background, i + 1 is `structures[i]`.
         affine: (B, 4, 4) float32, voxel index of the patch -> patient millimetres, of all modalities.
         subject: one per sample.
@@ -111,6 +113,7 @@ class PairedPatches(Draws[PairedItem]):
         super().__init__(subjects, scans, options, window, structures, seed)
         self.modalities, self.reference = tuple(modalities), reference
         self._grids: dict[str, Grid] = {}
+        self._fields: dict[tuple[str, Modality], Grid] = {}
 
     def draw(self, index: int) -> PairedItem:
         """The sample of this number."""
@@ -123,32 +126,45 @@ class PairedPatches(Draws[PairedItem]):
         read = {m: read_on(scan, target) for m, scan in scans.items()}
         _, label, affine = read[source]
         image = {m: torch.zeros(1, *self.window) for m in self.modalities}
+        there = dict.fromkeys(self.modalities, False)
         for m in [m for m in self.modalities if m in read]:
-            part = self._misaligned(subject, scans[m], m, target, rng)
-            image[m] = self.augmented(read[m][0] if part is None else part, affine, m, rng)
+            place = self._misplaced(subject, m, target, rng)
+            part = read[m][0] if place is target else read_on(scans[m], place)[0]
+            image[m] = self.augmented(part, affine, m, rng)
+            there[m] = m == self._leading(subject) or reaches(self._field(subject, m), place)
         axes = self.turned(rng)
         image = {m: mirrored(part, axes) for m, part in image.items()}
         label, affine = mirrored(label, axes), mirrored_affine(affine, self.window, axes)
         # on another lattice than its own a thin structure may miss every voxel
         held = value is not None and bool((label == value).any())
-        present = torch.tensor([m in read for m in self.modalities])
+        present = torch.tensor([there[m] for m in self.modalities])
         tracer = {m: (subject.scans[m].tracer_or_sequence or "") if m in read else "" for m in image}
         asked = self.name(value if held else None)
         told = self.annotated(subject)
         return PairedItem(image, present, label, affine, subject.id, tracer, asked, told, subject.site)
 
-    def _misaligned(
-        self, subject: Subject, scan: CachedScan, modality: Modality, target: Grid, rng: np.random.Generator
-    ) -> torch.Tensor | None:
-        """A scan read a few millimetres beside its place (1, X, Y, Z); None for the one that leads."""
-        most = self.options.augmentation.misalign_mm if self.options.augment else 0.0
-        # the reference, where that is among the modalities
+    def _leading(self, subject: Subject) -> Modality:
+        """The modality that a fusion starts from (`Fused.order`): the reference, where that is among them."""
         order = [m for m in by_reference(self.reference.policy) if m in self.modalities]
-        if not most or modality == next(m for m in order if m in subject.scans):
-            return None
+        return next(m for m in order if m in subject.scans)
+
+    def _field(self, subject: Subject, modality: Modality) -> Grid:
+        """Grid of a scan as it is; the prepared one may be padded."""
+        key = (subject.id, modality)
+        if key not in self._fields:
+            self._fields[key] = read_grid(subject.scans[modality].image, subject.id)
+        return self._fields[key]
+
+    def _misplaced(
+        self, subject: Subject, modality: Modality, target: Grid, rng: np.random.Generator
+    ) -> Grid:
+        """A window a few millimetres beside its place; at its place for the scan that leads."""
+        most = self.options.augmentation.misalign_mm if self.options.augment else 0.0
+        if not most or modality == self._leading(subject):
+            return target
         affine = target.affine.copy()
         affine[:3, 3] += rng.uniform(-most, most, 3)
-        return read_on(scan, Grid(target.shape, affine))[0]
+        return Grid(target.shape, affine)
 
     def _window(
         self,

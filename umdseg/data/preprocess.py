@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
-from umdseg.data.geometry import Grid, Volume, canonical_grid
+from umdseg.data.geometry import Grid, Volume, canonical_grid, resample
 from umdseg.data.resampling import resample_image, resample_labels
 from umdseg.data.scaling import IntensityLike, scale_intensity
 from umdseg.errors import UserError
@@ -102,6 +102,31 @@ def prepare_image(volume: Volume, modality: str, p: Preprocessing) -> Prepared:
     if p.crop is not None and p.crop.stage == "after":
         image, grid = _crop(image, grid, p.crop)
     return Prepared(*pad(image, grid, p.min_shape))
+
+
+def prepare_together(volumes: Mapping[Modality, Volume], leading: Modality, p: Preprocessing) -> Prepared:
+    """Preprocess scans of one person, each by itself, and move all onto the leading one's lattice.
+
+    As paired training patches are read: 0 where a scan does not reach.
+
+    Args:
+        volumes: modality -> scan in HU, SUV or a.u., in the order of the channels.
+        leading: whose lattice.
+        p: the card's numbers.
+
+    Returns:
+        Image (M, X, Y, Z) and its place.
+
+    Raises:
+        UserError: the card has no intensity transform for a modality.
+    """
+    found = {m: prepare_image(volume, m, p) for m, volume in volumes.items()}
+    grid = found[leading].grid
+    planes = [
+        one.image if m == leading else resample(one.image, one.grid, grid, outside=0.0)
+        for m, one in found.items()
+    ]
+    return Prepared(torch.cat(planes), grid)
 
 
 def prepare_label(volume: Volume, ids: Sequence[int], grid: Grid) -> torch.Tensor:

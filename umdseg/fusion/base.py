@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -14,9 +14,12 @@ from torch import nn
 
 from umdseg.backbones.base import Backbone, Features
 from umdseg.backbones.card import Card
+from umdseg.backbones.listing import Listing
+from umdseg.data.fov import reaches
+from umdseg.data.geometry import Grid
 from umdseg.errors import UserError
 from umdseg.fusion.options import FusionOptions
-from umdseg.fusion.presence import leads
+from umdseg.fusion.presence import leads, reached
 from umdseg.vocabulary import Modality, Origin, Prompt
 
 
@@ -26,7 +29,7 @@ class Fused(Backbone):
     Before anything is trained it answers as the plain backbone does on the *leading* scan: the first in
     `order` that the subject has, which is its reference scan (see `build`). A modality that a sample lacks is
     neither an error nor an image of zeros: nothing of it is computed, and what is learned for its absence
-    (nothing at first) takes its place.
+    (nothing at first) takes its place; so it is in windows that its field of view does not reach.
 
     The plain backbone, its adapter, card and learned structures are those of `inner`.
 
@@ -44,6 +47,7 @@ class Fused(Backbone):
         order: columns of `modalities`, who leads first.
         parts: everything the fusion trains.
         given: the modalities that `encode` is handed; fewer than `modalities` in a part (see `part`).
+        fields: modality -> grid of the scan at hand, whose field of view it fills; empty where nobody said.
 
     Raises:
         UserError: fewer than two modalities, not each of them in `order` once, or a backbone that cannot be
@@ -54,6 +58,8 @@ class Fused(Backbone):
     Options: ClassVar[type[FusionOptions]] = FusionOptions
     # several modalities go through the network in one pass
     one_pass: ClassVar[bool] = False
+    # each modality is answered by itself, and the answers are mixed
+    mixes: ClassVar[bool] = False
     default_lr: ClassVar[float] = 2e-3
 
     parts: nn.Module
@@ -91,12 +97,20 @@ class Fused(Backbone):
         self.card = inner.card
         self.random_weights, self.weights_sha256 = inner.random_weights, inner.weights_sha256
         self.state_sha256 = inner.state_sha256
+        self.fields: Mapping[Modality, Grid] = {}
         self._origin: Origin | None = None
 
     @classmethod
     def unsuited(cls, card: Card) -> str:
         """Why models with this card cannot be fused this way, "" where the card has nothing against it."""
-        return "it answers with finished masks" if card.output == "mask" else ""
+        return cls.alone(card)
+
+    @staticmethod
+    def alone(told: Card | Listing) -> str:
+        """Why a model cannot be fused at all, "" where what is known without its folder is not against it."""
+        if "text" in told.prompts:
+            return "its whole scans go through its package's own predictor, one at a time"
+        return "it answers with finished masks" if told.output == "mask" else ""
 
     @classmethod
     def refusal(cls, inner: Backbone) -> str:
@@ -128,8 +142,12 @@ class Fused(Backbone):
         """The modality that leads where all that is given is there."""
         return next(self.modalities[i] for i in self.order if self.modalities[i] in self.given)
 
-    def part(self, modalities: Sequence[Modality]) -> Fused:
+    def part(self, modalities: Sequence[Modality], fields: Mapping[Modality, Grid] | None = None) -> Fused:
         """The same model where only these modalities are given; it shares every tensor with this one.
+
+        Args:
+            modalities: some of `modalities`.
+            fields: where their scans lie: outside its field of view a scan is missing (see `reaches`).
 
         Raises:
             UserError: none, or one that is not fused.
@@ -142,7 +160,17 @@ class Fused(Backbone):
             raise UserError(told, expected=f"some of {', '.join(self.modalities)}")
         other = copy.copy(self)
         other.given = tuple(m for m in self.modalities if m in modalities)
+        other.fields = dict(fields or {})
         return other
+
+    def reaches(self, modality: Modality, place: Grid) -> bool:
+        """Whether the scan at hand is there in a window or slice; the leading one always is.
+
+        A window that the scan's field of view does not meet holds nothing of it: the scan is missing there,
+        and not an image of zeros.
+        """
+        field = self.fields.get(modality)
+        return modality == self.leading or field is None or reaches(field, place)
 
     def encode(
         self,
@@ -155,7 +183,7 @@ class Fused(Backbone):
         Args:
             image: (B, len(given), X, Y, Z); what a sample lacks may hold anything.
             affine: (B, 4, 4), of all modalities.
-            present: (B, len(given)) bool; None = all that is given.
+            present: (B, len(given)) bool; None = all that is given, where it reaches the window (`fields`).
         """
         if image.shape[1] != len(self.given):
             raise UserError(
@@ -163,7 +191,7 @@ class Fused(Backbone):
                 expected=f"one each of {', '.join(self.given)}",
             )
         if present is None:
-            present = torch.ones(image.shape[:2], dtype=torch.bool, device=image.device)
+            present = reached(self, affine, image)
         if self.given != self.modalities:
             places = [self.modalities.index(name) for name in self.given]
             whole = image.new_zeros(image.shape[0], len(self.modalities), *image.shape[2:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,6 +14,7 @@ from umdseg.errors import UserError
 from umdseg.fusion.base import Fused
 from umdseg.fusion.options import FusionOptions
 from umdseg.fusion.parts import PartedFeatures, by_lead, channels_of, gather
+from umdseg.fusion.presence import leads
 from umdseg.vocabulary import Modality, Prompt
 
 
@@ -100,10 +101,23 @@ class GatedFusion(Fused):
         self, image: torch.Tensor, affine: torch.Tensor | None, present: torch.Tensor, lead: torch.Tensor
     ) -> Features:
         """Encode each modality, then fuse every level."""
-        found = self.each(image, affine, present)
+        return self.joined(self.each(image, affine, present), present, lead)
+
+    def joined(
+        self, found: Mapping[int, tuple[torch.Tensor, Features]], present: torch.Tensor, lead: torch.Tensor
+    ) -> Features:
+        """Fuse every level of what `each` gives."""
         start = gather(found, lead)
         maps = [self._level(level, own, found, present, lead) for level, own in enumerate(start.maps)]
         return PartedFeatures(maps, start.affine, start.shape, dict(start.state), lead=lead)
+
+    def joined_one(self, found: Mapping[Modality, Features]) -> Features:
+        """As `joined`, of a single sample (B is 1): modality -> its features, the leading one among them."""
+        device = next(iter(found.values())).maps[0].device
+        present = torch.tensor([[m in found for m in self.modalities]], device=device)
+        row = torch.zeros(1, dtype=torch.long, device=device)
+        columns = {self.modalities.index(m): (row, features) for m, features in found.items()}
+        return self.joined(columns, present, leads(present, self.order))
 
     def _level(
         self,
@@ -129,6 +143,13 @@ class GatedFusion(Fused):
     def decode(self, features: Features, prompts: Sequence[Prompt]) -> torch.Tensor:
         """Logits (B, K, X, Y, Z), decoded with the leading modality's adapter where there is one for each."""
         return by_lead(self, features, lambda own: self.inner.decode(own, prompts))
+
+    def answered(
+        self, features: Features, structures: Sequence[str], step: Callable[[Features], torch.Tensor]
+    ) -> torch.Tensor:
+        """As `decode`."""
+        del structures
+        return by_lead(self, features, step)
 
     def dense(self, features: Features) -> torch.Tensor:
         """F (B, D, X, Y, Z), as `decode`."""

@@ -63,6 +63,7 @@ class LateFusion(Fused):
     Options: ClassVar[type[FusionOptions]] = LateOptions
     # a few numbers on the scale of 0 to 1
     default_lr = 2e-2
+    mixes = True
 
     def __init__(
         self,
@@ -103,6 +104,20 @@ class LateFusion(Fused):
         if self._competing() and all(prompt.kind == "auto" for prompt in prompts):
             return self.inner.class_logits(self.dense(features), names)
         return self._mixed(features, lambda own: self.inner.decode(own, prompts), self._weights(names))
+
+    def answered(
+        self, features: Features, structures: Sequence[str], step: Callable[[Features], torch.Tensor]
+    ) -> torch.Tensor:
+        """Logits (B, K, X, Y, Z) of the step taken for each modality, mixed."""
+        if not isinstance(features, LateFeatures):
+            return step(features)
+        return self._mixed(features, step, self._weights(structures))
+
+    def shares(self, structure: str) -> dict[Modality, float]:
+        """How far each given modality but the leading one is believed on a structure."""
+        weights = self._weights([structure])[:, 0].tolist()
+        others = [m for m in self.given if m != self.leading]
+        return {m: float(weights[self.order.index(self.modalities.index(m)) - 1]) for m in others}
 
     def dense(self, features: Features) -> torch.Tensor:
         """(B, D, X, Y, Z) mixed logits of all competing classes."""

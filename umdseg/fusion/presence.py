@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from umdseg.data.geometry import Grid
 from umdseg.errors import UserError
 from umdseg.vocabulary import Modality
+
+if TYPE_CHECKING:
+    from umdseg.fusion.base import Fused
 
 
 def leads(present: torch.Tensor, order: Sequence[int]) -> torch.Tensor:
@@ -32,6 +37,19 @@ def leads(present: torch.Tensor, order: Sequence[int]) -> torch.Tensor:
     rank = torch.arange(len(order), 0, -1, device=present.device)
     first = (ranked * rank).argmax(dim=1)
     return torch.tensor(list(order), device=present.device)[first]
+
+
+def reached(fused: Fused, affine: torch.Tensor | None, image: torch.Tensor) -> torch.Tensor:
+    """Which of the given modalities reach windows (B, len(given), X, Y, Z): (B, len(given)) bool.
+
+    All of them where nobody said where the scans lie (`Fused.part`) or where the windows do.
+    """
+    if affine is None or not fused.fields:
+        return torch.ones(image.shape[:2], dtype=torch.bool, device=image.device)
+    shape = (int(image.shape[2]), int(image.shape[3]), int(image.shape[4]))
+    places = [Grid(shape, one.to("cpu", torch.float64).numpy()) for one in affine]
+    found = [[fused.reaches(m, place) for m in fused.given] for place in places]
+    return torch.tensor(found, device=image.device)
 
 
 def drop(present: torch.Tensor, probability: float, rng: np.random.Generator) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 
 from umdseg.backbones.base import Backbone
 from umdseg.data.geometry import Grid, Volume, canonical_grid, resample
-from umdseg.data.preprocess import pad, prepare_image
+from umdseg.data.preprocess import pad, prepare_together
 from umdseg.data.scaling import scale_intensity
 from umdseg.errors import UserError
 from umdseg.fusion.base import Fused
@@ -36,7 +36,8 @@ def open_together(
 
     Args:
         backbone: model in eval mode that takes several modalities (`takes`).
-        volumes: modality -> scan; all are brought onto the grid of the model's first channel.
+        volumes: modality -> scan; all are brought onto the grid of the model's first channel; of a fused
+            model, of the leading one.
         window: voxels of one network pass; None = the card's.
         overlap: share by which sliding windows overlap; None = the card's.
         precision: auto, fp32, bf16.
@@ -55,16 +56,24 @@ def open_together(
     if own is not None:
         session: VolumeSession = own(volumes, overlap=overlap, precision=precision)
         return session
-    if window is None and isinstance(backbone, Fused):
-        window = backbone.training_window
+    told: Origin | str = origin or "+".join(wanted)
+    if isinstance(backbone, Fused):
+        # beyond its field of view a scan is missing
+        fused = backbone.part(wanted, {m: volumes[m].grid for m in wanted})
+        inner: VolumeSession | None = fused.inner.fused_session(
+            fused, {m: volumes[m] for m in wanted}, origin=told, precision=precision
+        )
+        if inner is not None:
+            return inner
+        backbone, window = fused, fused.training_window if window is None else window
     edges = check_window(card, window)
-    image, place = (_prepared if isinstance(backbone, Fused) else _scaled)(backbone, volumes, edges)
+    image, place, native = (_prepared if isinstance(backbone, Fused) else _scaled)(backbone, volumes, edges)
     return WindowSession(
         backbone,
         image,
         place,
-        volumes[wanted[0]].grid,
-        modality=origin or "+".join(wanted),
+        native,
+        modality=told,
         window=edges,
         overlap=check_overlap(card.overlap if overlap is None else overlap),
         precision=precision,
@@ -75,32 +84,25 @@ def open_together(
 
 def _scaled(
     backbone: Backbone, volumes: Mapping[Modality, Volume], edges: Shape
-) -> tuple[torch.Tensor, Grid]:
+) -> tuple[torch.Tensor, Grid, Grid]:
     """(M, X, Y, Z) of networks trained on several channels: all on the first one's grid, then scaled."""
     card, wanted = backbone.card, backbone.takes
-    grid = canonical_grid(volumes[wanted[0]].grid, card.spacing, card.orientation)
+    native = volumes[wanted[0]].grid
+    grid = canonical_grid(native, card.spacing, card.orientation)
     planes = []
     for modality in wanted:
         values = torch.from_numpy(volumes[modality].array.astype("float32"))[None]
         beyond = None if modality == wanted[0] else _BEYOND.get(modality, 0.0)
         moved = resample(values, volumes[modality].grid, grid, outside=beyond)
         planes.append(scale_intensity(moved, card.intensity[modality]))
-    return pad(torch.cat(planes), grid, edges)
+    return *pad(torch.cat(planes), grid, edges), native
 
 
 def _prepared(
     backbone: Backbone, volumes: Mapping[Modality, Volume], edges: Shape
-) -> tuple[torch.Tensor, Grid]:
-    """(M, X, Y, Z) of fused models: each scan prepared by itself, then moved onto the leading one's lattice.
-
-    As their training patches are read: 0 where a scan does not reach.
-    """
+) -> tuple[torch.Tensor, Grid, Grid]:
+    """(M, X, Y, Z) of fused models, on the leading scan's lattice."""
     assert isinstance(backbone, Fused)
-    numbers = preprocessing(backbone.card, edges)
-    found = {m: prepare_image(volumes[m], m, numbers) for m in backbone.takes}
-    grid = found[backbone.leading].grid
-    planes = [
-        own.image if m == backbone.leading else resample(own.image, own.grid, grid, outside=0.0)
-        for m, own in found.items()
-    ]
-    return pad(torch.cat(planes), grid, edges)
+    given = {m: volumes[m] for m in backbone.takes}
+    made = prepare_together(given, backbone.leading, preprocessing(backbone.card, edges))
+    return *pad(made.image, made.grid, edges), volumes[backbone.leading].grid

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +19,10 @@ from umdseg.backbones.sam2d.pictures import Layout, Style
 from umdseg.backbones.sam2d.prompts import Ask, Placed, place
 from umdseg.backbones.sam2d.session import SliceSession
 from umdseg.backbones.sam2d.stack import Stack, pictures, whole
+from umdseg.backbones.sam2d.together import FusedSliceSession
 from umdseg.backbones.sam2d.walk import Answers, walk
 from umdseg.data.geometry import Volume
-from umdseg.vocabulary import Origin, Prompt
+from umdseg.vocabulary import Modality, Origin, Prompt
 
 
 class Sam2d(Backbone):
@@ -103,6 +104,12 @@ class Sam2d(Backbone):
         """Slices of the whole scan, in one or more planes."""
         del overlap
         return SliceSession(self, volume, origin, precision)
+
+    def fused_session(
+        self, fused: Any, volumes: Mapping[Modality, Volume], *, origin: Origin | str, precision: str
+    ) -> Any:
+        """Slices of the whole leading scan, with what the fusion makes of the others."""
+        return FusedSliceSession(self, fused, volumes, origin, precision)
 
     def embed_stacks(self, pixels: torch.Tensor) -> list[torch.Tensor]:
         """Embeddings of whole stacks (B, Z, 3, edge, edge), each (B, Z, C, h, w)."""

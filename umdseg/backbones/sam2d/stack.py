@@ -25,19 +25,20 @@ class Stack:
 
     Attributes:
         layout: how its slices meet the network's input.
+        image: as given.
         grid: place of the stack.
     """
 
     def __init__(self, backbone: Sam2d, image: torch.Tensor, grid: Grid, kept: Kept) -> None:
         self.grid = grid
         self.device = next(backbone.parameters()).device
-        self._backbone, self._image, self._kept = backbone, image, kept
+        self.image, self._backbone, self._kept = image, backbone, kept
         x, y, _ = grid.spacing
         self.layout = backbone.layout((grid.shape[1], grid.shape[0]), (y, x))
 
     def pixels(self, number: int) -> torch.Tensor:
         """Network input (1, 3, edge, edge) of one slice."""
-        shown = pictures(self._image, number, self._backbone.options.channels)
+        shown = pictures(self.image, number, self._backbone.options.channels)
         return self.layout.pixels(shown).to(self.device)
 
     def embedding(self, number: int) -> list[torch.Tensor]:
