@@ -79,7 +79,7 @@ class Fused(Backbone):
         self.order = (first, *(i for i in range(len(self.modalities)) if i != first))
         self.card = inner.card
         self.random_weights, self.weights_sha256 = inner.random_weights, inner.weights_sha256
-        self.state_sha256 = inner.state_sha256
+        self.state_sha256, self.built_with = inner.state_sha256, inner.built_with
         self._origin: Origin | None = None
 
     @classmethod

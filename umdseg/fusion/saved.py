@@ -9,6 +9,7 @@ from typing import Any
 
 from umdseg import registry
 from umdseg.backbones.base import Backbone
+from umdseg.backbones.record import check_record, record_of
 from umdseg.errors import UserError
 from umdseg.files import atomic_folder, write_json
 from umdseg.fusion.base import Fused
@@ -32,6 +33,8 @@ class FusionCard:
         parameters: number of trained values.
         adapter: hash of the folder of the adapter it was trained with, None without one.
         window: (X, Y, Z) voxels of training; empty in older files.
+        preprocessing: how the model worked in training (see `umdseg.backbones.record`); of older files, which
+            do not hold it, the window.
     """
 
     kind: str
@@ -44,6 +47,7 @@ class FusionCard:
     parameters: int = 0
     adapter: str | None = None
     window: list[int] = field(default_factory=list)
+    preprocessing: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, fused: Fused, adapter: str | None = None) -> FusionCard:
@@ -59,6 +63,7 @@ class FusionCard:
             parameters=sum(p.numel() for p in fused.parts.parameters()),
             adapter=adapter,
             window=list(fused.card.window),
+            preprocessing=record_of(fused),
         )
 
     @classmethod
@@ -77,6 +82,8 @@ class FusionCard:
             )
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
+            if "preprocessing" not in values and values.get("window"):
+                values["preprocessing"] = {"window": values["window"]}
             return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
         except (ValueError, TypeError) as error:
             raise UserError(f"the fusion's card is damaged: {error}", where=path) from error
@@ -102,22 +109,20 @@ def load_fusion(folder: Path | str, backbone: Backbone) -> Fused:
         backbone: plain or adapted, on the weights that the fusion was trained on.
 
     Raises:
-        UserError: not a fusion, damaged, or made for another base (both named).
+        UserError: not a fusion, damaged, or made for another base or another preprocessing (both named).
     """
     from umdseg.backbones.weights import load_strict, read_state
 
     folder = Path(folder)
     card = FusionCard.read(folder)
-    for what, own, given in (
-        ("model", card.base_model, backbone.card.name),
-        ("weights", card.base_sha256, backbone.state_sha256),
-    ):
-        if own != given:
-            raise UserError(f"the fusion was made for {what} {own}, not {given}", where=folder)
-    own_window = list(backbone.card.window)
-    if card.window and card.window != own_window:
-        told = f"the fusion was trained with another window than {backbone.card.name} now works with"
-        raise UserError(told, where=folder, expected=f"window {card.window}, not {own_window}")
+    if card.base_model != backbone.card.name:
+        told = f"the fusion was made for model {card.base_model}, not {backbone.card.name}"
+        raise UserError(told, where=folder)
+    # before the weights: another option makes another network, and says more than a hash
+    check_record(card.preprocessing, backbone, "fusion", folder)
+    if card.base_sha256 != backbone.state_sha256:
+        told = f"the fusion was made for weights {card.base_sha256}, not {backbone.state_sha256}"
+        raise UserError(told, where=folder)
     factory: type[Fused] = registry.resolve("fusion", card.kind)
     options = factory.Options(name=card.kind, path=str(folder), **card.options)
     more = {"structures": card.structures} if card.kind == "late" else {}

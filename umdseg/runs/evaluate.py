@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from umdseg.adapters import AdapterCard, AdapterOptions, load_adapter
 from umdseg.backbones.base import Backbone
-from umdseg.backbones.options import ModelOptions
 from umdseg.config.hardware import device_of
 from umdseg.config.schema import Settings
 from umdseg.errors import UserError
@@ -22,6 +20,7 @@ from umdseg.fusion.saved import FILE, FusionCard
 from umdseg.registry import resolve
 from umdseg.runs.identity import folder_hash
 from umdseg.runs.job import Job, say
+from umdseg.runs.restored import registered_name, restored
 from umdseg.runs.stages import trained_stage
 
 if TYPE_CHECKING:
@@ -143,7 +142,9 @@ def with_fusion(settings: Settings) -> Settings:
         settings = replace(settings, adapter=replace(settings.adapter, path=str(beside)))
     made: type[FusionOptions] = resolve("fusion", card.kind).Options
     options = made(**{"name": card.kind, "path": str(folder), **card.options})
-    return replace(settings, fusion=options, model=on_window(settings, settings.model.name, card.window))
+    if settings.model.name == registered_name(card.preprocessing, card.base_model):
+        settings = replace(settings, model=restored(settings, settings.model.name, card.preprocessing))
+    return replace(settings, fusion=options)
 
 
 def _refuse_strangers(fusion: Path, adapter: Path | None) -> None:
@@ -166,13 +167,14 @@ def adapter_folder(path: str) -> Path:
 
 
 def with_card(settings: Settings, card: AdapterCard) -> Settings:
-    """Settings with model and method from an adapter's card.
+    """Settings with model, its options and method from an adapter's card.
 
     Raises:
         UserError: the command line asks for another model or method, or changes the adapter's options.
     """
+    name = registered_name(card.preprocessing, card.base_model)
     wanted = {
-        "model.name": (settings.model.name, card.base_model),
+        "model.name": (settings.model.name, name),
         "adapter.name": (settings.adapter.name, card.method),
     }
     for key, (given, right) in wanted.items():
@@ -189,28 +191,10 @@ def with_card(settings: Settings, card: AdapterCard) -> Settings:
             )
     return replace(
         settings,
-        model=on_window(settings, card.base_model, card.preprocessing.get("window", ())),
+        model=restored(settings, name, card.preprocessing),
         # config.yaml then says what is scored, rank and all
         adapter=_options(card, settings.adapter.path),
     )
-
-
-def on_window(settings: Settings, name: str, window: Sequence[int]) -> ModelOptions:
-    """Options of a model on the window that something was trained on, unless the command line names one.
-
-    Args:
-        settings: their model section.
-        name: of the model.
-        window: (X, Y, Z) voxels; empty where it is not known.
-    """
-    chosen = replace(settings.model, name=name)
-    told = getattr(resolve("model", name), "listing", None)
-    card = None if told is None else told().card
-    # what only a folder or a user's card tells is compared when the adapter is loaded
-    settled = card is None or card.fixed_window or tuple(window) in ((), card.window)
-    if settled or "model.window" in settings.explicit:
-        return chosen
-    return replace(chosen, window=(window[0], window[1], window[2]))
 
 
 def _options(card: AdapterCard, path: str | None) -> AdapterOptions:
