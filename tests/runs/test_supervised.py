@@ -44,12 +44,19 @@ def test_a_network_trained_from_scratch_is_the_supervised_reference(
     assert cell is not None
     assert f"{number:.3f}".replace("-", "−") in cell[1].replace("-", "−")
 
-    again, said = run("evaluate", [*small, *UNET, f"adapter.path={folder}"], capfd)
+    # model, its size and its window are those of training, without being named
+    again, said = run("evaluate", [*small, f"adapter.path={folder}"], capfd)
+    assert "as in training: model.width=4 model.levels=3 model.spacing=[6.0,6.0,6.0]\n" in said
     scored = pd.read_parquet(again / "cases.parquet")
     assert set(scored["stage"]) == {"supervised"}
     keys = ["subject", "modality", "structure", "score_grid"]
     one, other = (t.set_index(keys)["dice"].sort_index() for t in (cases, scored))
     pd.testing.assert_series_equal(one, other)
+
+    # another size is another network, and told as such
+    odd = ["model=unet", "model.width=8", f"adapter.path={folder}"]
+    assert door.main("evaluate", [*small, *odd]) == 1
+    assert "model.width 4, not 8" in capfd.readouterr().err
 
     # beside another model it is what that is held against
     beside, said = run("evaluate", [*small, f"evaluation.supervised=[{folder}]"], capfd)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from umdseg import registry
 from umdseg.adapters.base import Adapter, AdapterOptions, RoutedOptions
-from umdseg.adapters.card import AdapterCard, preprocessing_of
+from umdseg.adapters.card import AdapterCard
 
 # imported at once: as a lazy attribute it would be hidden by its own module of that name
 from umdseg.adapters.combine import combine
 from umdseg.adapters.merging import merged
 from umdseg.backbones.base import Backbone
+from umdseg.backbones.record import check_record
 from umdseg.errors import UserError
 
 __all__ = [
@@ -42,7 +43,7 @@ def load_adapter(folder: Path | str, backbone: Backbone) -> AdapterCard:
     """Inject the adapter saved in `folder`, with its learned structures, and return its card.
 
     Raises:
-        UserError: not an adapter, damaged, or made for another base (both named).
+        UserError: not an adapter, damaged, or made for another base or another preprocessing (both named).
     """
     folder = Path(folder)
     card = AdapterCard.read(folder)
@@ -103,17 +104,11 @@ def _check_base(card: AdapterCard, backbone: Backbone, folder: Path) -> None:
             where=folder,
             expected=f"model={card.base_model}",
         )
+    # before the weights: another option makes another network, and says more than a hash
+    check_record(card.preprocessing, backbone, "adapter", folder)
     if card.base_sha256 != backbone.state_sha256:
         raise UserError(
             f"the adapter was made for other weights of {card.base_model}",
             where=folder,
             expected=f"weights with state hash {card.base_sha256}, not {backbone.state_sha256}",
         )
-    own = preprocessing_of(backbone.card)
-    for key, value in card.preprocessing.items():
-        if value != own.get(key):
-            raise UserError(
-                f"the adapter was trained with another {key} than {card.base_model} now works with",
-                where=folder,
-                expected=f"{key} {value}, not {own.get(key)}",
-            )

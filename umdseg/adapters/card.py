@@ -11,7 +11,7 @@ from typing import Any
 
 import umdseg
 from umdseg.backbones.base import Backbone
-from umdseg.backbones.card import Card
+from umdseg.backbones.record import record_of
 from umdseg.errors import UserError
 from umdseg.files import atomic_folder, write_json
 
@@ -32,7 +32,8 @@ class AdapterCard:
         modalities: trained on.
         per: modality, tracer or site where that chooses among several adapters, else empty.
         routes: modalities, tracers or sites with an adapter of their own; empty = one adapter for all.
-        preprocessing: spacing (mm) and window (voxels) of training.
+        preprocessing: how the model worked in training, its options among it (see
+            `umdseg.backbones.record`); in older files spacing (mm) and window (voxels) alone.
         trainable: trained parameters.
         total: parameters of the base.
         versions: of the packages that matter for loading.
@@ -74,7 +75,7 @@ class AdapterCard:
             modalities=list(modalities),
             per=adapter.per or "",
             routes=list(adapter.routes),
-            preprocessing=preprocessing_of(card),
+            preprocessing=record_of(backbone),
             trainable=trainable,
             total=total,
             versions=_versions(),
@@ -107,11 +108,6 @@ class AdapterCard:
         with atomic_folder(folder) as new:
             weights(new)
             write_json(new / FILE, asdict(self))
-
-
-def preprocessing_of(card: Card) -> dict[str, Any]:
-    """What of a model's card an adapter depends on: spacing (mm) and window (voxels)."""
-    return {"spacing": list(card.spacing or ()), "window": list(card.window)}
 
 
 def _versions() -> dict[str, str]:

@@ -14,6 +14,7 @@ import torch
 
 from umdseg.adapters import sums
 from umdseg.adapters.card import FILE, AdapterCard
+from umdseg.backbones.record import differences
 from umdseg.errors import UserError, unknown
 from umdseg.files import sha256_file, write_json
 
@@ -163,8 +164,10 @@ def _check_alike(one: Part, other: Part, how: str) -> None:
         ("method", a.method, b.method),
         ("structures", sorted(a.structures), sorted(b.structures)),
         ("learned structures", a.new_structures, b.new_structures),
-        ("preprocessing", a.preprocessing, b.preprocessing),
     ]
+    # of earlier versions' records, what both hold
+    both = {key: value for key, value in a.preprocessing.items() if key in b.preprocessing}
+    facts += differences(both, b.preprocessing)
     names = sorted((set(a.options) | set(b.options)) - free)
     facts += [(f"option {key}", a.options.get(key), b.options.get(key)) for key in names]
     for what, mine, theirs in facts:
@@ -242,6 +245,7 @@ def _card(
         first,
         options=options,
         modalities=modalities,
+        preprocessing={key: value for card in reversed(cards) for key, value in card.preprocessing.items()},
         per="",
         routes=[],
         trainable=total,

@@ -58,4 +58,5 @@ def build(options: ModelOptions) -> Backbone:
     """
     backbone: Backbone = registry.resolve("model", options.name)(options)
     backbone.card = windowed(backbone.card, options.window)
+    backbone.built_with = options
     return backbone.eval()

@@ -14,6 +14,7 @@ from torch import nn
 from umdseg.backbones.card import Card
 from umdseg.backbones.guards import check_edges, check_prompts
 from umdseg.backbones.loaded import Loaded
+from umdseg.backbones.options import ModelOptions
 from umdseg.data.geometry import Volume
 from umdseg.vocabulary import Modality, Origin, Prompt
 
@@ -56,6 +57,7 @@ class Backbone(nn.Module, ABC):
         loaded: what the weights file filled; None while random.
         new_structures: structures learned by an adapter -> class row.
         adapter: the injected adapter, None for the plain model.
+        built_with: the options it was built with; None where it was built without any.
     """
 
     card: Card
@@ -66,6 +68,7 @@ class Backbone(nn.Module, ABC):
     loaded: Loaded | None = None
     new_structures: dict[str, int]
     adapter: Any = None
+    built_with: ModelOptions | None = None
 
     @property
     def training_window(self) -> tuple[int, int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
@@ -39,6 +39,8 @@ class Sam3dOptions(ModelOptions):
             neighbour that overlaps it by half (the SAM-Med3D paper's protocol); 1 = only the windows around
             clicks, as the published inference scripts do.
     """
+
+    FREE: ClassVar[tuple[str, ...]] = ("windows",)
 
     windows: int = 8
 

@@ -16,6 +16,7 @@ from umdseg.config.build import UNKNOWN, build
 from umdseg.config.compose import composed, hydra_session, is_group, normalise, parse, search_problems
 from umdseg.config.hardware import hardware_problems
 from umdseg.config.places import place_problems
+from umdseg.config.recipes import without_foreign
 from umdseg.config.schema import COMPONENTS, FIXED, RunOptions, Settings, options_of
 from umdseg.config.values import Problem, check_together, check_values
 from umdseg.errors import UserError
@@ -45,6 +46,7 @@ class Checked:
         lacking: among them, the options unknown to the chosen component (a sweep drops these).
         plain: the resolved configuration as nested plain Python.
         overrides: the overrides in the form Hydra composes.
+        notices: what a recipe asks for and the chosen adapter has no use for, one line.
     """
 
     settings: Settings | None = None
@@ -52,6 +54,7 @@ class Checked:
     lacking: list[str] = field(default_factory=list)
     plain: dict[str, Any] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
 
 
 def check(door: str, overrides: Sequence[str], search: Sequence[str] = ()) -> Settings:
@@ -109,14 +112,19 @@ def examine(door: str, overrides: Sequence[str], search: Sequence[str] = ()) -> 
         value = override.value()
         if isinstance(value, dict):
             tables[override.key_or_group] = value
-    outcome.plain, found = composed(door, outcome.overrides)
+    outcome.plain, choices, found = composed(door, outcome.overrides)
     outcome.problems.extend(found)
     if not found:
+        outcome.plain, outcome.notices = without_foreign(outcome.plain, choices, explicit)
         _fill(outcome, tables)
     if outcome.settings is not None:
         outcome.problems.extend(_door(door, outcome.settings.run.task))
         outcome.settings = replace(
-            outcome.settings, explicit=frozenset(explicit), overrides=tuple(overrides), search=tuple(search)
+            outcome.settings,
+            explicit=frozenset(explicit),
+            overrides=tuple(overrides),
+            search=tuple(search),
+            notices=tuple(outcome.notices),
         )
     return outcome
 

@@ -18,7 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
 from hydra.version import setbase
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 import umdseg
@@ -115,17 +115,21 @@ def normalise(override: Override, loader: ConfigLoader) -> tuple[str | None, lis
     return (None, problems) if problems else (text.lstrip("+"), [])
 
 
-def composed(door: str, overrides: Sequence[str]) -> tuple[dict[str, Any], list[Problem]]:
+def composed(door: str, overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, str], list[Problem]]:
     """Compose and resolve the configuration; must run inside `hydra_session`.
 
     Returns:
-        Plain nested Python, and the problems Hydra itself found (then the first value is empty).
+        Plain nested Python, the file chosen of each group, and the problems Hydra itself found (then the rest
+        is empty).
     """
     try:
-        config = compose(door, overrides=list(overrides))
+        config = compose(door, overrides=list(overrides), return_hydra_config=True)
+        choices = dict(config.hydra.runtime.choices)
+        with open_dict(config):
+            del config["hydra"]
         value: Any = OmegaConf.to_container(config, resolve=True)
-        return value, []
+        return value, choices, []
     except (HydraException, OmegaConfBaseException) as error:
         said = str(error).strip().splitlines()[0]
         where = str(getattr(error, "full_key", None) or "configuration")
-        return {}, [Problem(where, said, "a configuration Hydra can compose")]
+        return {}, {}, [Problem(where, said, "a configuration Hydra can compose")]

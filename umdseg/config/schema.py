@@ -143,6 +143,7 @@ class Settings:
         explicit: config paths given on the command line.
         overrides: the command line itself, without flags.
         search: further folders of YAML files (`--config-dir`).
+        notices: what was left out of the configuration, for standard error.
     """
 
     run: RunOptions
@@ -159,6 +160,7 @@ class Settings:
     explicit: frozenset[str] = frozenset()
     overrides: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

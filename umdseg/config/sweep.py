@@ -43,7 +43,8 @@ def expand(overrides: Sequence[Override]) -> list[list[str]]:
 def plan(door: str, overrides: Sequence[str], search: Sequence[str] = ()) -> Sweep:
     """Check all jobs of a sweep before the first one starts.
 
-    An option that the component of one job lacks is dropped there with a notice, if another job has it.
+    An option that the component of one job lacks is dropped there with a notice, if another job has it. What
+    a recipe asks for and a job's adapter has no use for is dropped there in any case.
 
     Raises:
         ConfigError: every mistake of every job, once.
@@ -69,6 +70,8 @@ def plan(door: str, overrides: Sequence[str], search: Sequence[str] = ()) -> Swe
             sweep.jobs.append(outcome)
             sweep.given.append(row)
             sweep.notices.extend(f"{' '.join(row)}: has no {path}, dropped" for path in drop)
+            # of a recipe and a method, not of one job
+            sweep.notices.extend(line for line in outcome.notices if line not in sweep.notices)
         if problems:
             raise ConfigError(problems)
     collapsed = len(rows) - len(sweep.jobs)

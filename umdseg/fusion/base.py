@@ -96,7 +96,7 @@ class Fused(Backbone):
         self.order = tuple(self.modalities.index(modality) for modality in order)
         self.card = inner.card
         self.random_weights, self.weights_sha256 = inner.random_weights, inner.weights_sha256
-        self.state_sha256 = inner.state_sha256
+        self.state_sha256, self.built_with = inner.state_sha256, inner.built_with
         self.fields: Mapping[Modality, Grid] = {}
         self._origin: Origin | None = None
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from umdseg import registry
 from umdseg.backbones.base import Backbone
+from umdseg.backbones.record import check_record, record_of
 from umdseg.errors import UserError
 from umdseg.files import atomic_folder, write_json
 from umdseg.fusion.base import Fused
@@ -34,6 +35,8 @@ class FusionCard:
         window: (X, Y, Z) voxels of training; empty in older files.
         order: the modalities, who leads first; empty in older files, where the others follow the reference
             as they stand in `modalities` (see `leading`).
+        preprocessing: how the model worked in training (see `umdseg.backbones.record`); of older files, which
+            do not hold it, the window.
     """
 
     kind: str
@@ -47,6 +50,7 @@ class FusionCard:
     adapter: str | None = None
     window: list[int] = field(default_factory=list)
     order: list[Modality] = field(default_factory=list)
+    preprocessing: dict[str, Any] = field(default_factory=dict)
 
     @property
     def leading(self) -> list[Modality]:
@@ -68,6 +72,7 @@ class FusionCard:
             adapter=adapter,
             window=list(fused.card.window),
             order=[fused.modalities[column] for column in fused.order],
+            preprocessing=record_of(fused),
         )
 
     @classmethod
@@ -86,6 +91,8 @@ class FusionCard:
             )
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
+            if "preprocessing" not in values and values.get("window"):
+                values["preprocessing"] = {"window": values["window"]}
             return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
         except (ValueError, TypeError) as error:
             raise UserError(f"the fusion's card is damaged: {error}", where=path) from error
@@ -112,22 +119,20 @@ def load_fusion(folder: Path | str, backbone: Backbone, subsets: bool | None = N
         subsets: score every subset of the modalities; None = as it was saved.
 
     Raises:
-        UserError: not a fusion, damaged, or made for another base (both named).
+        UserError: not a fusion, damaged, or made for another base or another preprocessing (both named).
     """
     from umdseg.backbones.weights import load_strict, read_state
 
     folder = Path(folder)
     card = FusionCard.read(folder)
-    for what, own, given in (
-        ("model", card.base_model, backbone.card.name),
-        ("weights", card.base_sha256, backbone.state_sha256),
-    ):
-        if own != given:
-            raise UserError(f"the fusion was made for {what} {own}, not {given}", where=folder)
-    own_window = list(backbone.card.window)
-    if card.window and card.window != own_window:
-        told = f"the fusion was trained with another window than {backbone.card.name} now works with"
-        raise UserError(told, where=folder, expected=f"window {card.window}, not {own_window}")
+    if card.base_model != backbone.card.name:
+        told = f"the fusion was made for model {card.base_model}, not {backbone.card.name}"
+        raise UserError(told, where=folder)
+    # before the weights: another option makes another network, and says more than a hash
+    check_record(card.preprocessing, backbone, "fusion", folder)
+    if card.base_sha256 != backbone.state_sha256:
+        told = f"the fusion was made for weights {card.base_sha256}, not {backbone.state_sha256}"
+        raise UserError(told, where=folder)
     factory: type[Fused] = registry.resolve("fusion", card.kind)
     options = factory.Options(name=card.kind, path=str(folder), **card.options)
     options = options if subsets is None else replace(options, subsets=subsets)

@@ -40,7 +40,9 @@ def configuration(
             settings = replace(settings, adapter=replace(settings.adapter, path=None))
     parts = ("model", "data", "adapter")
     told = " ".join(f"{part}={getattr(settings, part).name}" for part in parts)
-    return settings, Check("configuration", f"{door}: {told}", tuple(findings))
+    return settings, Check(
+        "configuration", "; ".join([f"{door}: {told}", *settings.notices]), tuple(findings)
+    )
 
 
 def _finding(problem: Problem) -> Finding:

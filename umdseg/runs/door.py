@@ -81,11 +81,21 @@ def _disk_error(error: OSError) -> UserError:
 def _run(door: str, given: argparse.Namespace) -> list[Path]:
     search = given.config_dir
     if not given.multirun:
-        return [_job(check(door, given.overrides, search))]
+        return [_job(_checked(door, given))]
     sweep = plan(door, given.overrides, search)
     for notice in sweep.notices:
         print(notice, file=sys.stderr)
     return run_sweep(door, sweep, _job, search)
+
+
+def _checked(door: str, given: argparse.Namespace) -> Settings:
+    """The configuration of one run; what was left out of it is told."""
+    from umdseg.runs.job import say
+
+    settings = check(door, given.overrides, given.config_dir)
+    for notice in settings.notices:
+        say(notice)
+    return settings
 
 
 def _job(settings: Settings) -> Path:
@@ -104,7 +114,7 @@ def _job(settings: Settings) -> Path:
 def _config_text(door: str, given: argparse.Namespace) -> str:
     from umdseg.runs.job import config_text
 
-    return config_text(check(door, given.overrides, given.config_dir))
+    return config_text(_checked(door, given))
 
 
 def _parser(door: str, program: str) -> argparse.ArgumentParser:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
 from umdseg.adapters import AdapterCard, AdapterOptions
-from umdseg.backbones.options import ModelOptions
 from umdseg.config.schema import Settings
 from umdseg.errors import UserError
 from umdseg.fusion import FusionOptions
@@ -15,6 +13,7 @@ from umdseg.fusion.saved import FILE, FusionCard
 from umdseg.registry import names, resolve
 from umdseg.runs.identity import folder_hash
 from umdseg.runs.job import say
+from umdseg.runs.restored import registered_name, restored
 
 
 def with_fusion(settings: Settings) -> Settings:
@@ -37,7 +36,7 @@ def with_fusion(settings: Settings) -> Settings:
     if "fusion.subsets" in settings.explicit:
         options = replace(options, subsets=settings.fusion.subsets)
     settings = _with_adapter_beside(settings, folder.parent)
-    return replace(settings, fusion=options, model=on_window(settings, name, card.window))
+    return replace(settings, fusion=options, model=restored(settings, name, card.preprocessing))
 
 
 def _fusion_folder(settings: Settings) -> Path | None:
@@ -62,9 +61,9 @@ def _base_of(settings: Settings, card: FusionCard) -> str:
     Raises:
         UserError: the command line names another one.
     """
-    given, right = settings.model.name, card.base_model
-    if right not in names("model"):
-        # a card of the user's own has a name of its own; loading compares it with the model's
+    given, right = settings.model.name, registered_name(card.preprocessing, card.base_model)
+    if card.base_model not in names("model") and "defaults" not in card.preprocessing:
+        # older files do not say how a model of the user is registered; loading compares the cards
         return given
     if "model.name" in settings.explicit and given != right:
         raise UserError(
@@ -134,13 +133,14 @@ def adapter_folder(path: str) -> Path:
 
 
 def with_card(settings: Settings, card: AdapterCard) -> Settings:
-    """Settings with model and method from an adapter's card.
+    """Settings with model, its options and method from an adapter's card.
 
     Raises:
         UserError: the command line asks for another model or method, or changes the adapter's options.
     """
+    name = registered_name(card.preprocessing, card.base_model)
     wanted = {
-        "model.name": (settings.model.name, card.base_model),
+        "model.name": (settings.model.name, name),
         "adapter.name": (settings.adapter.name, card.method),
     }
     for key, (given, right) in wanted.items():
@@ -157,28 +157,10 @@ def with_card(settings: Settings, card: AdapterCard) -> Settings:
             )
     return replace(
         settings,
-        model=on_window(settings, card.base_model, card.preprocessing.get("window", ())),
+        model=restored(settings, name, card.preprocessing),
         # config.yaml then says what is scored, rank and all
         adapter=_options(card, settings.adapter.path),
     )
-
-
-def on_window(settings: Settings, name: str, window: Sequence[int]) -> ModelOptions:
-    """Options of a model on the window that something was trained on, unless the command line names one.
-
-    Args:
-        settings: their model section.
-        name: of the model.
-        window: (X, Y, Z) voxels; empty where it is not known.
-    """
-    chosen = replace(settings.model, name=name)
-    told = getattr(resolve("model", name), "listing", None)
-    card = None if told is None else told().card
-    # what only a folder or a user's card tells is compared when the adapter is loaded
-    settled = card is None or card.fixed_window or tuple(window) in ((), card.window)
-    if settled or "model.window" in settings.explicit:
-        return chosen
-    return replace(chosen, window=(window[0], window[1], window[2]))
 
 
 def _options(card: AdapterCard, path: str | None) -> AdapterOptions:

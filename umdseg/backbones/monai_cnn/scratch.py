@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from umdseg.backbones.card import Card, Intensity, Weights
 from umdseg.backbones.listing import listed
@@ -37,6 +37,9 @@ class UnetOptions(ModelOptions):
         spacing: millimetres of its grid.
         window: voxels of a training patch and of a test window, multiples of 2^(levels - 1); None = WINDOW.
     """
+
+    # the card tells
+    FREE: ClassVar[tuple[str, ...]] = ("spacing",)
 
     name: str = "unet"
     width: int = 32

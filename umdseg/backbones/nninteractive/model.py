@@ -52,6 +52,9 @@ class NninteractiveOptions(ModelOptions):
             is found, as the authors do (many passes per click); False = the window around the click alone.
     """
 
+    ELSEWHERE: ClassVar[tuple[str, ...]] = (*ModelOptions.ELSEWHERE, "folder")
+    FREE: ClassVar[tuple[str, ...]] = ("version", "autozoom")
+
     folder: str | None = None
     version: str = "nnInteractive_v1.0"
     autozoom: bool = True

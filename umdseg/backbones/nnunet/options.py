@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from umdseg.backbones.options import ModelOptions
 from umdseg.errors import UserError
@@ -28,6 +29,10 @@ class NnunetOptions(ModelOptions):
         previous: of a cascade, the result folder of the stage before, or one above it. None: the folder
             beside `folder` with its trainer and plans, such as nnUNetTrainer__nnUNetPlans__3d_lowres.
     """
+
+    ELSEWHERE: ClassVar[tuple[str, ...]] = (*ModelOptions.ELSEWHERE, "folder", "previous")
+    # orientation and channels are on the card, the tensors of folds and checkpoint are hashed
+    FREE: ClassVar[tuple[str, ...]] = ("folds", "checkpoint", "mirroring", "orientation", "channels", "names")
 
     folder: str | None = None
     folds: list[int | str] | None = None

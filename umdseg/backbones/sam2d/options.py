@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from umdseg.backbones.options import ModelOptions
 from umdseg.errors import UserError, unknown
@@ -26,6 +27,10 @@ class Sam2dOptions(ModelOptions):
         planes: axial, coronal, sagittal; of several, the mean of the logits counts.
         cached_mb: embeddings of slices kept per scan, in megabytes.
     """
+
+    ELSEWHERE: ClassVar[tuple[str, ...]] = (*ModelOptions.ELSEWHERE, "cached_mb")
+    # training patches are axial, and prompted one by one
+    FREE: ClassVar[tuple[str, ...]] = ("propagate", "planes")
 
     propagate: str = "box"
     channels: str = "repeat"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from umdseg.backbones.options import ModelOptions
 from umdseg.errors import UserError
@@ -19,10 +19,16 @@ class TorchModuleOptions(ModelOptions):
         card: YAML file with the fields of `umdseg.backbones.card.Card` (see `card_file`).
     """
 
+    ELSEWHERE: ClassVar[tuple[str, ...]] = (*ModelOptions.ELSEWHERE, "module", "card")
+
     name: str = "torch_module"
     module: str | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     card: str | None = None
+
+    def binding(self) -> dict[str, Any]:
+        """As usual, with the class without the place it lies in: two of them can share their weights."""
+        return {**super().binding(), "module": (self.module or "").rpartition(":")[2]}
 
     def validate(self) -> None:
         """Refuse what names no module or card.

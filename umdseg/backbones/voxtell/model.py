@@ -64,6 +64,8 @@ class VoxtellOptions(ModelOptions):
             (../embeddings/<folder>/text_embeddings.npz, or in it), else downloaded.
     """
 
+    ELSEWHERE: ClassVar[tuple[str, ...]] = (*ModelOptions.ELSEWHERE, "folder", "embeddings")
+
     folder: str | None = None
     embeddings: str | None = None
 
