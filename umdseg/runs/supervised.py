@@ -61,7 +61,7 @@ def supervised_rows(
     wanted = rows["subject"].isin([subject.id for subject in subjects]) & rows["structure"].isin(structures)
     shared = rows[wanted & rows["modality"].isin(settings.data.modalities)]
     if runs and shared.empty:
-        what = "the supervised networks have no subject, structure and modality with this run in common"
+        what = "the supervised networks were scored on none of the subjects, structures and modalities here"
         raise UserError(what, where=_WHERE, expected="runs on the same test subjects")
     return case_table(shared.reset_index(drop=True))
 
