@@ -33,7 +33,7 @@ class ConfigError(UserError):
         super().__init__(
             f"the configuration has {'a mistake' if count == 1 else f'{count} mistakes'}; nothing was run"
         )
-        self.args = ("\n".join([self.what, *map(_shown, self.problems)]),)
+        self.args = ("\n".join([self.what, *map(Problem.shown, self.problems)]),)
 
 
 @dataclass
@@ -295,8 +295,3 @@ def flatten(settings: Settings) -> dict[str, Any]:
     for section in (*COMPONENTS, *FIXED):
         flat.update(walk(getattr(settings, section), section))
     return flat
-
-
-def _shown(problem: Problem) -> str:
-    line = f"\n  {problem.path}: {problem.given}\n    expected: {problem.expected}"
-    return line + (f"\n    did you mean: {problem.nearest}" if problem.nearest else "")

@@ -30,6 +30,11 @@ class Problem:
     expected: str
     nearest: str | None = None
 
+    def shown(self) -> str:
+        """As the error screen has it."""
+        line = f"\n  {self.path}: {self.given}\n    expected: {self.expected}"
+        return line + (f"\n    did you mean: {self.nearest}" if self.nearest else "")
+
 
 @dataclass(frozen=True)
 class Range:

@@ -18,12 +18,13 @@ from umdseg.backbones.listing import Listing
 from umdseg.data.fov import reaches
 from umdseg.data.geometry import Grid
 from umdseg.errors import UserError
+from umdseg.fusion.inside import Inside
 from umdseg.fusion.options import FusionOptions
 from umdseg.fusion.presence import leads, reached
-from umdseg.vocabulary import Modality, Origin, Prompt
+from umdseg.vocabulary import Modality, Origin
 
 
-class Fused(Backbone):
+class Fused(Inside):
     """A backbone around a backbone: one channel per modality in, the same prompts and logits out.
 
     Before anything is trained it answers as the plain backbone does on the *leading* scan: the first in
@@ -200,49 +201,6 @@ class Fused(Backbone):
             there[:, places] = present
             image, present = whole, there
         return self.fuse(image, affine, present, leads(present, self.order))
-
-    def decode(self, features: Features, prompts: Sequence[Prompt]) -> torch.Tensor:
-        """Logits (B, K, X, Y, Z), as the inner backbone."""
-        return self.inner.decode(features, prompts)
-
-    def dense(self, features: Features) -> torch.Tensor:
-        """As the inner backbone's."""
-        return self.inner.dense(features)
-
-    def class_vectors(self, structures: Sequence[str]) -> torch.Tensor:
-        """As the inner backbone's."""
-        return self.inner.class_vectors(structures)
-
-    def class_logits(self, dense: torch.Tensor, structures: Sequence[str]) -> torch.Tensor:
-        """As the inner backbone's."""
-        return self.inner.class_logits(dense, structures)
-
-    def merge(
-        self, automatic: torch.Tensor, clicked: torch.Tensor, prompt: Prompt, affine: torch.Tensor
-    ) -> torch.Tensor:
-        """As the inner backbone's."""
-        return self.inner.merge(automatic, clicked, prompt, affine)
-
-    @property
-    def has_dense(self) -> bool:
-        """Whether whole-body inference may stitch `dense`."""
-        return self.inner.has_dense
-
-    def knows(self, structure: str) -> bool:
-        """As the inner backbone."""
-        return self.inner.knows(structure)
-
-    def index(self, structure: str) -> int:
-        """As the inner backbone."""
-        return self.inner.index(structure)
-
-    def add_structures(self, structures: Sequence[str]) -> dict[str, int]:
-        """As the inner backbone."""
-        return self.inner.add_structures(structures)
-
-    def forget_structures(self) -> None:
-        """As the inner backbone."""
-        self.inner.forget_structures()
 
     def release(self) -> Backbone:
         """Take the fusion off and return the plain backbone."""
