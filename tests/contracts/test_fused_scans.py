@@ -161,11 +161,7 @@ def test_trained_a_scan_is_answered_like_the_stack_of_slices_that_it_is(
     features = fused.encode(stack, torch.from_numpy(images[0].grid.affine)[None])
     session = open_together(fused, {"ct": ct, "mr": mr}, precision="fp32")
     for got, prompts in zip(answers(session, calls, images[0].grid), calls, strict=True):
-        far = (got - fused.decode(features, prompts)[0, 0]).abs().amax((0, 1))
-        # a slice between two clicked ones is asked by the box of its neighbour's mask: one voxel at its
-        # threshold may move that by a pixel
-        assert int((far > 2e-3).sum()) <= 1
-        assert float(far.max()) < 0.05
+        torch.testing.assert_close(got, fused.decode(features, prompts)[0, 0], rtol=0, atol=2e-3)
     alone = answers(open_together(fused.part(["ct"]), {"ct": ct}, precision="fp32"), calls)
     both = answers(open_together(fused, {"ct": ct, "mr": mr}, precision="fp32"), calls)
     assert not torch.allclose(alone[0], both[0], atol=0.01)

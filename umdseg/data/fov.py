@@ -124,7 +124,10 @@ def common_mask(target: Grid, grids: Iterable[Grid]) -> NDArray[np.bool_]:
 
 def reaches(scan: Grid, place: Grid) -> bool:
     """Whether a scan's field of view holds the centre of any voxel of a window or slice."""
-    return bool(common_mask(place, [scan]).any())
+    # the middle first: windows are many, and most lie inside
+    x, y, z = (count // 2 for count in place.shape)
+    middle = place.crop((x, y, z), (x + 1, y + 1, z + 1))
+    return any(bool(common_mask(part, [scan]).any()) for part in (middle, place))
 
 
 def common_box(grids: Iterable[Grid]) -> tuple[Array, Array] | None:

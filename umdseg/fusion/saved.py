@@ -32,7 +32,6 @@ class FusionCard:
         options: of the fusion.
         parameters: number of trained values.
         adapter: hash of the folder of the adapter it was trained with, None without one.
-        window: (X, Y, Z) voxels of training; empty in older files.
         order: the modalities, who leads first; empty in older files, where the others follow the reference
             as they stand in `modalities` (see `leading`).
         preprocessing: how the model worked in training (see `umdseg.backbones.record`); of older files, which
@@ -48,7 +47,6 @@ class FusionCard:
     options: dict[str, Any] = field(default_factory=dict)
     parameters: int = 0
     adapter: str | None = None
-    window: list[int] = field(default_factory=list)
     order: list[Modality] = field(default_factory=list)
     preprocessing: dict[str, Any] = field(default_factory=dict)
 
@@ -70,7 +68,6 @@ class FusionCard:
             options={k: v for k, v in asdict(fused.options).items() if k not in ("name", "path")},
             parameters=sum(p.numel() for p in fused.parts.parameters()),
             adapter=adapter,
-            window=list(fused.card.window),
             order=[fused.modalities[column] for column in fused.order],
             preprocessing=record_of(fused),
         )
@@ -91,6 +88,7 @@ class FusionCard:
             )
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
+            # older files hold the window alone
             if "preprocessing" not in values and values.get("window"):
                 values["preprocessing"] = {"window": values["window"]}
             return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})

@@ -179,9 +179,10 @@ class Sam2d(Backbone):
         found: dict[int, torch.Tensor] = {}
         placed = self.placed(prompt, one.affine[0], one.shape)
         for z, low in walk(ask, placed, layout, self.options.propagate):
-            logits = layout.enlarge(low[None])[0].T
-            found[z] = torch.maximum(found[z], logits) if z in found else logits
-        return torch.stack([found.get(z, empty) for z in range(slices)], dim=-1)
+            # the maximum comes before enlarging, as in sessions: the two do not commute
+            found[z] = torch.maximum(found[z], low) if z in found else low
+        drawn = {z: layout.enlarge(low[None])[0].T for z, low in found.items()}
+        return torch.stack([drawn.get(z, empty) for z in range(slices)], dim=-1)
 
     def _part(self, name: str) -> Any:
         # an adapter may have wrapped the network; its wrapper passes attributes through
