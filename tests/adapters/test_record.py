@@ -139,7 +139,7 @@ def test_folders_without_the_record_load_and_say_so_once(
     old = {key: values["preprocessing"][key] for key in ("spacing", "window")}
     (adapter / FILE).write_text(json.dumps({**values, "preprocessing": old}))
     values = json.loads((fusion / FUSION_FILE).read_text())
-    del values["preprocessing"]
+    values["window"] = values.pop("preprocessing")["window"]
     (fusion / FUSION_FILE).write_text(json.dumps(values))
     for load, folder, compared in (
         (load_adapter, adapter, "spacing and window"),

@@ -87,7 +87,7 @@ def test_a_fusion_alone_is_trained_and_scored(small: list[str], capfd: pytest.Ca
     assert set(after.index) == {("ct+pet", "ct+pet", "liver")}
     assert not (folder / "adapter").exists()
     facts = json.loads((folder / "fusion" / "umdseg_fusion.json").read_text())
-    assert (facts["structures"], facts["window"]) == (["liver"], [32, 24, 24])
+    assert (facts["structures"], facts["preprocessing"]["window"]) == (["liver"], [32, 24, 24])
     state = load_file(folder / "fusion" / "fusion.safetensors")
     assert torch.count_nonzero(state["weights"][0, 0])
     again, _ = _run("evaluate", [*small, "data.structures=[liver]", f"fusion.path={folder}"], capfd)
