@@ -27,7 +27,8 @@ class AdapterCard:
         base_sha256: `Backbone.state_sha256` of the base: its tensors, whatever file they came in.
         method: registered name of the adapter.
         options: its options.
-        structures: trained structure -> class index (groups of structures: None).
+        structures: trained structure -> class index; None of a group of structures, and of a model that is
+            not asked by class.
         new_structures: the learned ones among them -> class row.
         modalities: trained on.
         per: modality, tracer or site where that chooses among several adapters, else empty.
@@ -39,6 +40,8 @@ class AdapterCard:
         versions: of the packages that matter for loading.
         combined: how it was made of others (see `umdseg.adapters.combine`), empty where it was trained.
         parts: those others: folder, weight, hash and modalities of each.
+        seen: marks of the images that it was trained or validated on (see `umdseg.data.seen`); empty in older
+            files, which do not say.
     """
 
     base_model: str
@@ -56,10 +59,15 @@ class AdapterCard:
     versions: dict[str, str] = field(default_factory=dict)
     combined: str = ""
     parts: list[dict[str, Any]] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
 
     @classmethod
     def describe(
-        cls, backbone: Backbone, structures: Sequence[str] = (), modalities: Sequence[str] = ()
+        cls,
+        backbone: Backbone,
+        structures: Sequence[str] = (),
+        modalities: Sequence[str] = (),
+        seen: Sequence[str] = (),
     ) -> AdapterCard:
         """The card of the adapter that `backbone` carries."""
         adapter, card = backbone.adapter, backbone.card
@@ -70,7 +78,7 @@ class AdapterCard:
             base_sha256=backbone.state_sha256,
             method=adapter.method,
             options=options,
-            structures={name: None if name in card.groups else backbone.index(name) for name in structures},
+            structures={name: _row(backbone, name) for name in structures},
             new_structures=dict(backbone.new_structures),
             modalities=list(modalities),
             per=adapter.per or "",
@@ -79,6 +87,7 @@ class AdapterCard:
             trainable=trainable,
             total=total,
             versions=_versions(),
+            seen=list(seen),
         )
 
     @classmethod
@@ -108,6 +117,12 @@ class AdapterCard:
         with atomic_folder(folder) as new:
             weights(new)
             write_json(new / FILE, asdict(self))
+
+
+def _row(backbone: Backbone, structure: str) -> int | None:
+    # what is asked by clicks or boxes alone has no classes
+    without = structure in backbone.card.groups or "auto" not in backbone.card.prompts
+    return None if without else backbone.index(structure)
 
 
 def _versions() -> dict[str, str]:

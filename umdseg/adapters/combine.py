@@ -251,6 +251,7 @@ def _card(
         trainable=total,
         parts=told,
         combined=how,
+        seen=sorted({mark for card in cards for mark in card.seen}),
     )
 
 

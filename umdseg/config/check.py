@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from typing import Any, get_origin, get_type_hints
 
 from hydra.core.global_hydra import GlobalHydra
@@ -111,12 +111,18 @@ def examine(door: str, overrides: Sequence[str], search: Sequence[str] = ()) -> 
             outcome.overrides.append(usable)
         value = override.value()
         if isinstance(value, dict):
-            tables[override.key_or_group] = value
+            tables[override.key_or_group] = dict(value)
+        table, _, entry = override.key_or_group.rpartition(".")
+        if table in tables:
+            # typed behind the whole table, one entry of it
+            tables[table][entry] = value
     outcome.plain, choices, found = composed(door, outcome.overrides)
     outcome.problems.extend(found)
     if not found:
         outcome.plain, outcome.notices = without_foreign(outcome.plain, choices, explicit)
+        _complete_tables(door, outcome)
         _fill(outcome, tables)
+        outcome.problems.extend(_beside_the_point(door, outcome, explicit))
     if outcome.settings is not None:
         outcome.problems.extend(_door(door, outcome.settings.run.task))
         outcome.settings = replace(
@@ -159,6 +165,53 @@ def _fill(outcome: Checked, tables: Mapping[str, dict[str, Any]]) -> None:
             problems.extend(hardware_problems(settings.trainer))
         problems.extend(_self_checks(settings, problems))
         outcome.settings = settings
+
+
+def _complete_tables(door: str, outcome: Checked) -> None:
+    """One entry of a table given on the command line changes that entry; the others keep their defaults.
+
+    Hydra knows only the tables that stand in a file, and would make a new one with that entry alone.
+    """
+    for section in (*COMPONENTS, *FIXED):
+        given = outcome.plain.get(section)
+        cls = FIXED.get(section) or _component(section, given, Checked())
+        if cls is None or not isinstance(given, dict):
+            continue
+        for spec in fields(cls):
+            below = [text for text in outcome.overrides if text.startswith(f"++{section}.{spec.name}.")]
+            if not below or get_origin(get_type_hints(cls)[spec.name]) is not dict:
+                continue
+            others = [text for text in outcome.overrides if text not in below]
+            there, _, problems = composed(door, others)
+            if not problems and there[section].get(spec.name) is None and spec.default_factory is not MISSING:
+                given[spec.name] = {**spec.default_factory(), **given[spec.name]}
+
+
+def _beside_the_point(door: str, outcome: Checked, explicit: Collection[str]) -> Iterator[Problem]:
+    """What was typed and would change nothing, where somebody who typed it expects that it does."""
+    settings = outcome.settings
+    if settings is None:
+        return
+    if settings.fusion.name == "none" and not settings.fusion.path and not settings.adapter.path:
+        for key in sorted(explicit - {"fusion.name", "fusion.path"}):
+            if key.startswith("fusion."):
+                # a sweep over fusions drops it where there is none
+                outcome.lacking.append(key)
+                yield Problem(key, "an option of a fusion, and there is none", "a fusion: fusion=gated")
+    if door != "evaluate":
+        return
+    if settings.run.ckpt_path:
+        expected = "adapter.path=RUN/adapter, which a finished run holds; train.py goes on from a checkpoint"
+        yield Problem("ckpt_path", f"'{settings.run.ckpt_path}', which evaluate.py does not read", expected)
+    if settings.run.overfit:
+        yield Problem(
+            "overfit", "true, but evaluate.py fits nothing", "data.split=train scores who is trained on"
+        )
+    unread = sorted(key for key in explicit if key.startswith(("fit.", "data.train_modalities")))
+    if unread:
+        outcome.notices.append(f"not used by evaluate.py, which fits nothing: {' '.join(unread)}")
+    if str(settings.trainer.devices) not in ("1", "auto"):
+        outcome.notices.append(f"trainer.devices={settings.trainer.devices}: evaluate.py works on one device")
 
 
 def _with_tables(cls: type, section: str, given: Any, tables: Mapping[str, dict[str, Any]]) -> Any:

@@ -102,8 +102,13 @@ def normalise(override: Override, loader: ConfigLoader) -> tuple[str | None, lis
     if not is_group(override, loader):
         return "++" + text.lstrip("+"), []
     value = override.value()
-    chosen = value if isinstance(value, list) else [value]
     choices = loader.get_group_options(key, ObjectType.CONFIG)
+    if isinstance(value, list):
+        # Hydra would lay the files over each other, and the last one would win half of the options
+        names = ",".join(map(str, value))
+        problem = Problem(key, f"[{names}]", f"one name; several are a sweep: -m {key}={names}")
+        return None, [problem]
+    chosen = [value]
     if value is None and key in OPTIONAL_GROUPS:
         return text.lstrip("+"), []
     shown = ", ".join(choices)

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from umdseg.errors import nearest
+from umdseg.errors import UserError, nearest
 from umdseg.evaluation.options import BASELINES, LABELS
 from umdseg.metrics import METRICS
-from umdseg.registry import names
+from umdseg.registry import names, resolve
 from umdseg.vocabulary import MODALITIES, Split
 
 
@@ -189,6 +189,7 @@ def check_together(flat: Mapping[str, Any]) -> Iterator[Problem]:
     if flat.get("data.paired") and flat["fusion.name"] == "none":
         expected = "false, or a fusion, which takes all modalities of a subject at once"
         yield Problem("data.paired", "true with fusion 'none'", expected)
+    yield from _exporting(flat)
     if flat["data.split"] != "test":
         expected = "test, which train.py scores; evaluate.py takes data.split"
         yield Problem("data.split", repr(flat["data.split"]), expected)
@@ -198,6 +199,28 @@ def check_together(flat: Mapping[str, Any]) -> Iterator[Problem]:
     if flat.get("adapter.path"):
         expected = "evaluate.py adapter.path=... scores a saved adapter; train.py makes a new one"
         yield Problem("adapter.path", repr(flat["adapter.path"]), expected)
+
+
+def _exporting(flat: Mapping[str, Any]) -> Iterator[Problem]:
+    """What weights are changed or written by."""
+    if flat.get("fit.copy_parts") and flat["task"] != "pretrain":
+        expected = "{}, or task=pretrain: an adapter belongs to the weights as they were published"
+        yield Problem("fit.copy_parts", str(flat["fit.copy_parts"]), expected)
+    path = flat.get("fit.export_weights")
+    if not path:
+        return
+    if not flat["fit.steps"]:
+        yield Problem(
+            "fit.export_weights", f"{path!r} with fit.steps=0", "steps that train something to export"
+        )
+    try:
+        why = getattr(resolve("adapter", flat["adapter.name"]), "why_not_merged", "")
+    except UserError:
+        # there is no such adapter, which is told
+        return
+    if why:
+        expected = f"null, or another adapter: '{flat['adapter.name']}' cannot be folded, {why}"
+        yield Problem("fit.export_weights", repr(path), expected)
 
 
 def _has_gpu() -> bool:

@@ -14,7 +14,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from umdseg.data.cache import PreparedCache
-from umdseg.data.dataset import PairedDataset, few_shots
+from umdseg.data.dataset import PairedDataset, few_shots, trainable
 from umdseg.data.fov import Reference
 from umdseg.data.intensity import heed
 from umdseg.data.io.nifti import read_grid, read_image, read_label
@@ -26,7 +26,7 @@ from umdseg.data.preprocess import Prepared, Preprocessing, prepare_image, prepa
 from umdseg.data.sampler import EpochSampler, StepsDone
 from umdseg.data.scans import ScanStore
 from umdseg.data.store import CachedScan
-from umdseg.data.training import Draws, Item, PatchDataset, collate, together, trainable
+from umdseg.data.training import Draws, Item, PatchDataset, collate, origins, together
 from umdseg.data.validation import ValidationPatches, labelled
 from umdseg.errors import UserError, unknown
 from umdseg.progress import track
@@ -84,7 +84,7 @@ class PairedDataModule(LightningDataModule):
         Raises:
             UserError: the train split is empty, or nobody in it has a labelled training modality.
         """
-        subjects = few_shots(self.dataset.of("train"), self.options.shots, self.seed)
+        subjects = self._shots()
         usable = sorted((s for s in subjects if self.training_modalities(s)), key=lambda s: s.id)
         if not usable:
             wanted = ", ".join(m for m, w in self.options.train_modalities.items() if w > 0) or "none"
@@ -95,6 +95,10 @@ class PairedDataModule(LightningDataModule):
                 expected=f"modalities these subjects have ({', '.join(held)}), with labels",
             )
         return usable
+
+    def _shots(self) -> list[Subject]:
+        options = self.options
+        return few_shots(self.dataset.of("train"), options.shots, self.seed, options.train_modalities)
 
     def training_modalities(self, subject: Subject) -> dict[Modality, float]:
         """Sampling weights of the labelled scans a subject has among the training modalities."""
@@ -127,10 +131,8 @@ class PairedDataModule(LightningDataModule):
         Raises:
             UserError: as `training_subjects`.
         """
-        subjects = self.training_subjects()
-        if self.options.paired:
-            return [s.origin(m) for m in self.fused_modalities() for s in subjects if m in s.scans]
-        return [s.origin(m) for m in MODALITIES for s in subjects if m in self.training_modalities(s)]
+        options = self.options
+        return origins(self.training_subjects(), options.train_modalities, options.paired)
 
     def prepare_data(self) -> None:
         """Fill the cache (one process of a node; the others find it filled)."""
@@ -157,7 +159,7 @@ class PairedDataModule(LightningDataModule):
         """One plain sentence for each wanted modality that nobody can be trained on, and why."""
         # a paired sample takes a scan without a label, too
         trained = self.fused_modalities() if self.options.paired else self.trained_modalities()
-        subjects = few_shots(self.dataset.of("train"), self.options.shots, self.seed)
+        subjects = self._shots()
         wanted = [m for m in MODALITIES if self.options.train_modalities.get(m, 0) > 0 and m not in trained]
         held = {m: "labels" if any(m in s.scans for s in subjects) else "a scan" for m in wanted}
         return [

@@ -15,7 +15,7 @@ from umdseg.errors import UserError, unknown
 from umdseg.files import sha256_value
 from umdseg.progress import track
 from umdseg.seeds import derive
-from umdseg.vocabulary import Split, Subject
+from umdseg.vocabulary import Modality, Split, Subject
 
 
 @dataclass(frozen=True)
@@ -118,13 +118,38 @@ class PairedDataset:
         return os.path.commonpath([path.parent for path in files])
 
 
-def few_shots(subjects: Sequence[Subject], shots: int | None, seed: int) -> list[Subject]:
+def trainable(subject: Subject, weights: Mapping[str, float]) -> dict[Modality, float]:
+    """Sampling weights of the labelled scans a subject has among the training modalities."""
+    labelled = (m for m, scan in sorted(subject.scans.items()) if scan.label)
+    return {m: weights[m] for m in labelled if weights.get(m, 0) > 0}
+
+
+def few_shots(
+    subjects: Sequence[Subject], shots: int | None, seed: int, weights: Mapping[str, float]
+) -> list[Subject]:
     """The first `shots` subjects of a seeded order; fewer shots are a subset of more.
 
     The order is one for the whole dataset, so the shots of two folds differ only by whom the folds test.
-    A shot is an annotated subject: those without any label are counted only where nobody has one.
+    A shot is somebody who can be trained on: with a labelled scan of a modality with a weight above 0.
+
+    Args:
+        subjects: the training subjects.
+        shots: how many; None = all, those who cannot be trained on among them.
+        seed: the run's seed.
+        weights: data.train_modalities.
+
+    Raises:
+        UserError: fewer can be trained on than are asked for: scores would stand under the wrong number.
     """
     if shots is None:
         return list(subjects)
-    labelled = [s for s in subjects if any(scan.label for scan in s.scans.values())]
-    return sorted(labelled or subjects, key=lambda s: derive(seed, "shots", s.id))[:shots]
+    usable = [s for s in subjects if trainable(s, weights)]
+    if usable and len(usable) < shots:
+        wanted = ", ".join(m for m, weight in weights.items() if weight > 0)
+        raise UserError(
+            f"{shots} shots, but {len(usable)} training subjects have a labelled scan to train on ({wanted})",
+            where="data.shots",
+            expected=f"at most {len(usable)}, or null for all of them",
+        )
+    # nobody at all is said by whoever wants to train
+    return sorted(usable or subjects, key=lambda s: derive(seed, "shots", s.id))[:shots]

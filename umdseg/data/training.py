@@ -12,13 +12,14 @@ import torch
 from torch.utils.data import Dataset
 
 from umdseg.data.augment import augment
+from umdseg.data.dataset import trainable
 from umdseg.data.mirror import drawn_axes, mirrored, mirrored_affine
 from umdseg.data.options import DataOptions
 from umdseg.data.patches import Window, pick_value, sample
 from umdseg.data.scans import READ_ERRORS, ScanStore
 from umdseg.errors import UserError
 from umdseg.seeds import generator
-from umdseg.vocabulary import MODALITIES, Batch, Modality, Subject
+from umdseg.vocabulary import MODALITIES, Batch, Modality, Origin, Subject
 
 T = TypeVar("T")
 
@@ -130,10 +131,17 @@ class PatchDataset(Draws[Item]):
         return Item(image, label, affine, modality, subject.id, tracer, self.name(value), told, subject.site)
 
 
-def trainable(subject: Subject, weights: Mapping[str, float]) -> dict[Modality, float]:
-    """Sampling weights of the labelled scans a subject has among the training modalities."""
-    labelled = (m for m, scan in sorted(subject.scans.items()) if scan.label)
-    return {m: weights[m] for m in labelled if weights.get(m, 0) > 0}
+def origins(subjects: Sequence[Subject], weights: Mapping[str, float], paired: bool = False) -> list[Origin]:
+    """Where training scans come from, modality by modality: labelled ones; given together, all.
+
+    Args:
+        subjects: who is trained on.
+        weights: data.train_modalities.
+        paired: whether all scans of a subject are given together.
+    """
+    if paired:
+        return [s.origin(m) for m in together(subjects, weights) for s in subjects if m in s.scans]
+    return [s.origin(m) for m in MODALITIES for s in subjects if m in trainable(s, weights)]
 
 
 def together(subjects: Sequence[Subject], weights: Mapping[str, float]) -> tuple[Modality, ...]:

@@ -210,10 +210,19 @@ class Fused(Inside):
     def routed(self, origin: Origin | str | None) -> Iterator[None]:
         """Inside the block adapters are those of the modality at work and of the origin's site."""
         before, self._origin = self._origin, None if origin is None else Origin.of(origin)
+        learned = self.inner.new_structures
+        self.inner.new_structures = self._known_here()
         try:
             yield
         finally:
-            self._origin = before
+            self._origin, self.inner.new_structures = before, learned
+
+    def _known_here(self) -> dict[str, int]:
+        """Learned structures that the leading scan's adapter knows, where the origin chooses one."""
+        if self._origin is None:
+            return self.inner.new_structures
+        with self.of_modality(self.leading):
+            return self.inner.new_structures
 
     @contextmanager
     def of_modality(self, modality: str) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ class FusionCard:
             as they stand in `modalities` (see `leading`).
         preprocessing: how the model worked in training (see `umdseg.backbones.record`); of older files, which
             do not hold it, the window.
+        seen: marks of the images that it was trained or validated on (see `umdseg.data.seen`); empty in older
+            files, which do not say.
     """
 
     kind: str
@@ -49,6 +52,7 @@ class FusionCard:
     adapter: str | None = None
     order: list[Modality] = field(default_factory=list)
     preprocessing: dict[str, Any] = field(default_factory=dict)
+    seen: list[str] = field(default_factory=list)
 
     @property
     def leading(self) -> list[Modality]:
@@ -56,8 +60,8 @@ class FusionCard:
         return self.order or sorted(self.modalities, key=lambda modality: modality != self.reference)
 
     @classmethod
-    def of(cls, fused: Fused, adapter: str | None = None) -> FusionCard:
-        """The card of a fusion trained with the adapter of that hash."""
+    def of(cls, fused: Fused, adapter: str | None = None, seen: Sequence[str] = ()) -> FusionCard:
+        """The card of a fusion trained with the adapter of that hash, on images with those marks."""
         return cls(
             kind=fused.kind,
             base_model=fused.card.name,
@@ -70,6 +74,7 @@ class FusionCard:
             adapter=adapter,
             order=[fused.modalities[column] for column in fused.order],
             preprocessing=record_of(fused),
+            seen=list(seen),
         )
 
     @classmethod
@@ -96,11 +101,13 @@ class FusionCard:
             raise UserError(f"the fusion's card is damaged: {error}", where=path) from error
 
 
-def save_fusion(fused: Fused, folder: Path, adapter: str | None = None) -> FusionCard:
-    """Write a fusion and its card into `folder`, whole or not at all; `adapter` as on the card."""
+def save_fusion(
+    fused: Fused, folder: Path, adapter: str | None = None, seen: Sequence[str] = ()
+) -> FusionCard:
+    """Write a fusion and its card into `folder`, whole or not at all; `adapter` and `seen` as on the card."""
     from safetensors.torch import save_file
 
-    card = FusionCard.of(fused, adapter)
+    card = FusionCard.of(fused, adapter, seen)
     with atomic_folder(folder) as new:
         state = {k: v.detach().cpu().contiguous() for k, v in fused.parts.state_dict().items()}
         save_file(state, new / WEIGHTS, metadata={"format": "pt"})

@@ -25,6 +25,7 @@ from umdseg.data.verdict import Finding, Level
 from umdseg.inference.precision import autocast
 from umdseg.preflight.check import Check, count
 from umdseg.preflight.cost import Cost, product_throughput, throughput, writing
+from umdseg.preflight.fused import Joined
 from umdseg.preflight.plans import Plan, plan_of
 from umdseg.preflight.plans.base import prepared_shape
 from umdseg.preflight.plans.tried import TriedPlan
@@ -46,6 +47,8 @@ class Work:
         stages: how often every scored scan is predicted.
         fits: whether anything is fitted.
         channels: scans that one prediction takes together, brought onto the first one's grid.
+        joined: what a fusion changes; None without one.
+        together: (grid, passes per window) of what the fused model predicts, beside `score`.
         unknown: scans whose grid is not known, because the run makes them or they are broken.
     """
 
@@ -57,6 +60,13 @@ class Work:
     fits: bool
     unknown: int = 0
     channels: int = 1
+    joined: Joined | None = None
+    together: Sequence[tuple[Grid, int]] = ()
+
+    @property
+    def grids(self) -> list[Grid]:
+        """Of everything that is predicted."""
+        return [*self.score, *(grid for grid, _ in self.together)]
 
 
 def estimate(settings: Settings, backbone: Backbone, work: Work) -> list[Check]:
@@ -70,12 +80,14 @@ def estimate(settings: Settings, backbone: Backbone, work: Work) -> list[Check]:
     device = device_of(settings.trainer.accelerator)
     trained = [p for p in backbone.parameters() if p.requires_grad] if work.fits else []
     model = sum(p.nbytes for p in (*backbone.parameters(), *backbone.buffers()))
+    passes, own = (work.joined.passes, work.joined.nbytes) if work.joined else (1, 0)
+    model += own
     # gradients and both moments of AdamW
-    learning = 3 * sum(p.nbytes for p in trained)
+    learning = 3 * (sum(p.nbytes for p in trained) + (own if work.fits else 0))
     disk = _disk(settings, backbone.card, work, learning)
     backbone.to("meta")
     try:
-        fit, plan, basis = _counted(settings, backbone, work, bool(trained and work.known))
+        fit, plan, basis = _counted(settings, backbone, work, bool((trained or own) and work.known))
     # a network that looks at the values fails in its own way when there are none, and a second time when they
     # are arbitrary; an estimate that cannot be had stops nothing
     except Exception as error:
@@ -86,9 +98,10 @@ def estimate(settings: Settings, backbone: Backbone, work: Work) -> list[Check]:
     if not plan.steps:
         why = f"not estimated: {backbone.card.name} knows none of the structures by class"
         return [Check("memory", why), Check("time", why), disk]
-    looking = model + max(step.cost.peak_bytes for step in plan.steps)
-    volume = max((_read(grid, work) + plan.held(grid) for grid in work.score), default=0)
-    fitting = model + learning + (fit.peak_bytes if fit else 0)
+    # what was made of each scan is there until all are fused
+    looking = model + passes * max(step.cost.peak_bytes for step in plan.steps)
+    volume = max((_read(grid, work, plan.card) + plan.held(grid) for grid in work.grids), default=0)
+    fitting = model + learning + (passes * fit.peak_bytes if fit else 0)
     pace = _pace(device, settings.evaluation.precision, [step.cost for step in plan.steps])
     return [
         _memory(device, fitting, looking, volume, fits=fit is not None),
@@ -111,9 +124,15 @@ def _counted(settings: Settings, backbone: Backbone, work: Work, fits: bool) -> 
         return tried.training(batch) if fits else None, tried, tried.basis
 
 
-def _read(grid: Grid, work: Work) -> int:
-    """Bytes of one scan whatever the model does: as read and as float32, label and prediction."""
-    return math.prod(grid.shape) * (8 * work.channels + 4)
+def _read(grid: Grid, work: Work, card: Card) -> int:
+    """Bytes of one scan whatever the model does: as read and as float32, label and prediction.
+
+    Of a fusion also the further scans as prepared; the plan knows of one.
+    """
+    further = work.channels - 1 if work.joined else 0
+    return math.prod(grid.shape) * (8 * work.channels + 4) + 4 * further * math.prod(
+        prepared_shape(card, grid)
+    )
 
 
 @dataclass(frozen=True)
@@ -192,24 +211,35 @@ def _time(
     if pace is None:
         return Check("time", "not estimated: the model has no convolution or matrix product to measure")
     steps = settings.fit.steps * settings.trainer.accumulate_grad_batches
-    fitting = steps * pace.seconds(fit) if fit else 0.0
-    kinds = [kind for kind in settings.prompt.kinds if kind in plan.card.prompts]
-    passes, voxels = dict.fromkeys((step.one for step in plan.steps), 0), 0
-    for grid in work.score:
-        for one, number in plan.passes(grid, kinds, work.names).items():
-            passes[one] += number
-        voxels += math.prod(grid.shape) * len(kinds)
-    network = sum(passes[step.one] * pace.seconds(step.cost) for step in plan.steps)
-    scoring = work.stages * (network + voxels * len(work.names) * _VOXEL_S)
+    mean = work.joined.mean_passes if work.joined else 1.0
+    fitting = steps * mean * pace.seconds(fit) if fit else 0.0
     parts = [f"fitting {_clock(fitting)}"] if fit else []
-    if work.score:
-        told = " and ".join(f"{passes[step.one]:,} {step.many}" for step in plan.steps)
-        parts += [f"{work.stages} x predicting {told} {plan.bound} {_clock(scoring / work.stages)}"]
+    scoring = 0.0
+    for times, scans in ((work.stages, [(grid, 1) for grid in work.score]), (1, work.together)):
+        if times and scans:
+            seconds, told = _predicting(settings, plan, scans, work.names, pace)
+            scoring += times * seconds
+            parts += [f"{times} x predicting {told} {plan.bound} {_clock(seconds)}"]
     if work.unknown:
         parts += [f"not counted: {count(work.unknown, 'scan')} not there or not usable yet"]
     costs = ", ".join(f"{_gflop(step.cost.flops)} GFLOP a {step.one}" for step in plan.steps)
     about = f"{costs}{basis} at {pace.told()} measured here"
     return Check("time", f"{_clock(fitting + scoring)} ({', '.join(parts)}; {about})")
+
+
+def _predicting(
+    settings: Settings, plan: Plan, scans: Sequence[tuple[Grid, int]], names: Sequence[str], pace: Pace
+) -> tuple[float, str]:
+    """Seconds of predicting and scoring (grid, passes per window), and how many passes in words."""
+    kinds = [kind for kind in settings.prompt.kinds if kind in plan.card.prompts]
+    passes, voxels = dict.fromkeys((step.one for step in plan.steps), 0), 0
+    for grid, times in scans:
+        for one, number in plan.passes(grid, kinds, names).items():
+            passes[one] += number * times
+        voxels += math.prod(grid.shape) * len(kinds)
+    network = sum(passes[step.one] * pace.seconds(step.cost) for step in plan.steps)
+    told = " and ".join(f"{passes[step.one]:,} {step.many}" for step in plan.steps)
+    return network + voxels * len(names) * _VOXEL_S, told
 
 
 def _gflop(flops: int) -> str:
@@ -222,7 +252,9 @@ def _disk(settings: Settings, card: Card, work: Work, learning: int) -> Check:
     cached = sum(math.prod(prepared_shape(card, grid)) * 6 for grid in work.train) if work.fits else 0
     kept = 0
     if settings.run.save_predictions:
-        kept = sum(math.prod(g.shape) for g in work.score) * work.stages * len(settings.prompt.kinds) // 10
+        voxels = sum(math.prod(grid.shape) for grid in work.score) * work.stages
+        voxels += sum(math.prod(grid.shape) for grid, _ in work.together)
+        kept = voxels * len(settings.prompt.kinds) // 10
     run = 2 * learning + kept
     findings: list[Finding] = []
     for what, needed, place in (("cache", cached, cache), ("run folder", run, settings.runs_dir)):

@@ -13,6 +13,7 @@ from umdseg.config.schema import Settings
 from umdseg.data.checks import Headers
 from umdseg.data.dataset import PairedDataset
 from umdseg.data.geometry import Grid
+from umdseg.data.training import origins
 from umdseg.data.verdict import Finding
 from umdseg.errors import UserError
 from umdseg.preflight import model, together
@@ -21,6 +22,7 @@ from umdseg.preflight.configuration import configuration
 from umdseg.preflight.deep import voxels
 from umdseg.preflight.estimate import Work, estimate
 from umdseg.preflight.files import dataset_of, headers_of
+from umdseg.preflight.fused import Joined, join
 from umdseg.preflight.people import splits
 from umdseg.preflight.windows import window
 from umdseg.runs.stages import measures_before
@@ -124,14 +126,18 @@ def _model(
     settings, inputs = together.inputs(settings, plain, scored)
     grids = _grids(headers, train if door == "train" else scored)
     checks += [model.prompts(settings, plain.card), window(backbone.card, grids), *inputs]
-    modalities = sorted({m for s in train for m in s.scans if settings.data.train_modalities.get(m, 0) > 0})
-    adapter = model.inject(settings, backbone, names, modalities, door)
+    scans = origins(train, settings.data.train_modalities, settings.data.paired)
+    adapter = model.inject(settings, backbone, names, scans, door)
     checks.append(adapter)
     if "refuse" in (adapter.level, *(check.level for check in inputs)) or not names:
         return checks
+    joined, fused = join(settings, backbone, train, names, door)
+    checks += fused
+    if any(check.level == "refuse" for check in fused):
+        return checks
     known = [name for name in names if backbone.knows(name)]
     before = measures_before(settings, backbone)
-    work = _work(door, settings, headers, train, scored, names, known, plain.takes, before)
+    work = _work(door, settings, headers, train, scored, names, known, plain.takes, before, joined)
     return checks + estimate(settings, backbone, work)
 
 
@@ -151,6 +157,7 @@ def _work(
     known: Sequence[str],
     takes: Sequence[Modality],
     before: bool,
+    joined: Joined | None,
 ) -> Work:
     grids = {path: grid for one in headers for path, grid in one.grids.items()}
     wanted = {m for m, weight in settings.data.train_modalities.items() if weight > 0}
@@ -161,13 +168,17 @@ def _work(
         looked = [s.scans[takes[0]].image for s in scored if set(takes) <= set(s.scans)]
     fits = door == "train" and settings.fit.steps > 0
     both = {*training, *looked}
+    # a model that is fused is scored scan by scan only before it is trained
+    alone = 1 if joined is None else 0
     return Work(
         train=[grids[path] for path in training if path in grids],
         score=[grids[path] for path in looked if path in grids],
         names=names,
         known=known,
-        stages=1 + (fits and before),
+        stages=alone + (fits and before),
         fits=fits,
         unknown=len(both - grids.keys()),
-        channels=max(len(takes), 1),
+        channels=max(len(takes), 1) if joined is None else len(joined.order),
+        joined=joined,
+        together=() if joined is None else [one for s in scored for one in joined.scored(s, grids)],
     )

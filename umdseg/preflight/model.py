@@ -11,6 +11,7 @@ from typing import Any
 from torch.overrides import TorchFunctionMode
 
 from umdseg import adapters
+from umdseg.adapters.routes import routes_of
 from umdseg.backbones import Card, build
 from umdseg.backbones.base import Backbone
 from umdseg.backbones.download import cached, page
@@ -20,6 +21,7 @@ from umdseg.errors import UserError
 from umdseg.preflight.check import Check, count
 from umdseg.registry import resolve
 from umdseg.runs.saved import adapter_folder
+from umdseg.vocabulary import Origin
 
 # models up to this size get their weights, to see whether they fit; larger ones would take long
 READ_BYTES = 256 << 20
@@ -181,9 +183,17 @@ def prompts(settings: Settings, card: Card) -> Check:
 
 
 def inject(
-    settings: Settings, backbone: Backbone, names: Sequence[str], modalities: Sequence[str], door: str
+    settings: Settings, backbone: Backbone, names: Sequence[str], scans: Sequence[Origin], door: str
 ) -> Check:
-    """Put the adapter in as the run would, and say how much it trains."""
+    """Put the adapter in as the run would, and say how much it trains.
+
+    Args:
+        settings: the configuration.
+        backbone: the plain model.
+        names: structures asked for.
+        scans: where the training scans come from.
+        door: `train` or `evaluate`.
+    """
     chosen = settings.adapter
     try:
         if door == "evaluate":
@@ -196,7 +206,8 @@ def inject(
         unknown = [name for name in names if not backbone.knows(name)]
         rows = backbone.add_structures(unknown) if unknown else {}
         adapter = adapters.build(chosen)
-        adapter.inject(backbone, rows, modalities if getattr(chosen, "per", None) is not None else ())
+        routes = [] if adapter.per is None else routes_of(scans, adapter.per)
+        adapter.inject(backbone, rows, routes)
     except (UserError, NotImplementedError) as error:
         found = Finding.of(error) if isinstance(error, UserError) else Finding("refuse", str(error))
         return Check("adapter", f"{chosen.name} does not fit", (found,))
@@ -204,4 +215,5 @@ def inject(
     if not trained and settings.fit.steps:
         found = Finding("warn", f"adapter={chosen.name} trains nothing", "adapter", "lora or full, to adapt")
         return Check("adapter", f"{chosen.name}: zero-shot evaluation only", (found,))
-    return Check("adapter", f"{chosen.name}: {trained:,} of {total:,} parameters are trained")
+    each = f", one adapter for each of {', '.join(adapter.routes)}" if adapter.routes else ""
+    return Check("adapter", f"{chosen.name}: {trained:,} of {total:,} parameters are trained{each}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from umdseg.config.schema import Settings
-from umdseg.data.dataset import PairedDataset, few_shots
-from umdseg.data.training import check_reference, together, trainable
+from umdseg.data.dataset import PairedDataset, few_shots, trainable
+from umdseg.data.training import check_reference, together
 from umdseg.data.verdict import Finding
 from umdseg.errors import UserError
 from umdseg.preflight.check import Check, count
@@ -22,8 +22,12 @@ def splits(
     """Training subjects, scored subjects, and what is wrong with them."""
     findings: list[Finding] = []
     trained = _of(dataset, "train", findings) if door == "train" and settings.fit.steps else []
-    trained = few_shots(trained, settings.data.shots, settings.run.seed)
-    usable = [s for s in trained if trainable(s, settings.data.train_modalities)]
+    weights = settings.data.train_modalities
+    try:
+        trained = few_shots(trained, settings.data.shots, settings.run.seed, weights)
+    except UserError as error:
+        findings.append(Finding.of(error))
+    usable = [s for s in trained if trainable(s, weights)]
     if trained and not usable:
         wanted = ", ".join(m for m, weight in settings.data.train_modalities.items() if weight > 0)
         what = f"none of the {len(trained)} training subjects has a labelled scan to train on ({wanted})"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from umdseg.data.seen import seen_told
 from umdseg.evaluation.cases import on_grid, read_cases
 from umdseg.evaluation.gap import gap
 from umdseg.evaluation.inputs import columns_of, in_order
@@ -69,20 +70,27 @@ def build_report(run_folder: Path, overlay_subjects: int = 1) -> Path:
         interval=words.interval,
         with_interval=words.with_interval,
     )
-    config = run_folder / "config.yaml"
+    config, provenance = run_folder / "config.yaml", _json(run_folder / "provenance.json")
     page = environment.get_template("template.html.j2").render(
         name=run_folder.resolve().name,
         words=words,
-        provenance=_json(run_folder / "provenance.json"),
+        provenance=provenance,
         config=config.read_text(encoding="utf-8") if config.exists() else "",
         result=result,
         overlays=_overlays(run_folder, cases, overlay_subjects),
         scans=scan_rows(read_scans(run_folder / SCANS)),
+        seen_notice=_seen(provenance),
         **_tables(on_grid(cases), result),
     )
     path = run_folder / "report.html"
     write_text(path, page)
     return path
+
+
+def _seen(provenance: Mapping[str, Any]) -> str:
+    """What the record of a run says about scored people that were trained on."""
+    ids, data = provenance.get("seen") or [], provenance.get("data") or {}
+    return seen_told(ids, len(data.get("scored", ids))) if isinstance(ids, list) else ""
 
 
 def _tables(cases: pd.DataFrame, result: Mapping[str, Any]) -> dict[str, Any]:

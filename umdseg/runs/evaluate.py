@@ -10,13 +10,15 @@ from umdseg.adapters import AdapterCard, load_adapter
 from umdseg.backbones.base import Backbone
 from umdseg.config.hardware import device_of
 from umdseg.config.schema import Settings
+from umdseg.data.seen import seen, seen_told
 from umdseg.evaluation.baselines import evaluate_baselines
 from umdseg.evaluation.cases import case_table, merge
 from umdseg.evaluation.protocol import evaluate
 from umdseg.evaluation.scans import SCANS
 from umdseg.fusion import Fused, load_fusion
+from umdseg.fusion.saved import FusionCard
 from umdseg.runs.identity import folder_hash
-from umdseg.runs.job import Job
+from umdseg.runs.job import Job, say
 from umdseg.runs.saved import adapter_folder, refuse_strangers, with_card, with_fusion
 from umdseg.runs.stages import trained_stage
 
@@ -30,17 +32,22 @@ def run_evaluate(settings: Settings) -> Path:
     Raises:
         UserError: data, weights or adapter missing, unusable or contradicting each other.
     """
-    saved, learned = None, None
+    saved, learned, known = None, None, set[str]()
     settings = with_fusion(settings)
     if settings.adapter.path:
         saved = adapter_folder(settings.adapter.path)
         card = AdapterCard.read(saved)
         settings, learned = with_card(settings, card), list(card.structures)
+        known |= set(card.seen)
     fusion = Path(settings.fusion.path).expanduser() if settings.fusion.path else None
+    known |= set(FusionCard.read(fusion).seen) if fusion else set()
     made = [folder_hash(folder) for folder in (saved, fusion) if folder is not None]
     job = Job.open("evaluate", settings, "+".join(made) or None, learned)
     if job.done():
         return job.path
+    known_people = seen(job.subjects, known, settings.data.cache_dir)
+    if known_people:
+        say(f"caution: {seen_told(known_people, len(job.subjects))}")
     with job.recorded():
         parameters, routes = (0, sum(p.numel() for p in job.backbone.net.parameters())), list[str]()
         method, stage = "none", trained_stage(job.backbone, "none")
@@ -55,7 +62,7 @@ def run_evaluate(settings: Settings) -> Path:
         cases = zero_shot(job) if untouched else scored(job, stage, method)
         job.keep(cases)
         cases = merge([cases, job.supervised, baselines(job)])
-        job.finish(cases, parameters, routes, adapter=str(saved) if saved else None)
+        job.finish(cases, parameters, routes, adapter=str(saved) if saved else None, seen=known_people)
     return job.path
 
 

@@ -107,4 +107,5 @@ def baseline_subjects(settings: Settings, dataset: PairedDataset) -> list[Subjec
     """
     if "intensity" not in settings.evaluation.baselines:
         return []
-    return few_shots(dataset.of("train"), settings.data.shots, settings.run.seed)
+    data = settings.data
+    return few_shots(dataset.of("train"), data.shots, settings.run.seed, data.train_modalities)

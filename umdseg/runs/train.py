@@ -11,7 +11,7 @@ from umdseg import adapters, fusion
 from umdseg.adapters import Adapter, AdapterCard
 from umdseg.adapters.routes import routes_of
 from umdseg.config.schema import Settings
-from umdseg.data.dataset import few_shots
+from umdseg.data.seen import marks
 from umdseg.data.training import check_reference
 from umdseg.errors import UserError
 from umdseg.evaluation.callback import EvaluationCallback
@@ -23,6 +23,7 @@ from umdseg.runs.export import export_weights
 from umdseg.runs.identity import code_hash, folder_hash, git_commit
 from umdseg.runs.interrupt import interruptible
 from umdseg.runs.job import FOLDER_VARIABLE, Job, say
+from umdseg.runs.keeping import KeepTrained
 from umdseg.runs.old import score_old
 from umdseg.runs.people import training_data
 from umdseg.runs.provenance import versions
@@ -34,6 +35,8 @@ from umdseg.tasks.warm_start import copy_parts
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from umdseg.data.datamodule import PairedDataModule
 
 
 def run_train(settings: Settings) -> Path:
@@ -65,7 +68,6 @@ def run_train(settings: Settings) -> Path:
             if not job.folder.leader:
                 return job.path
             job.keep(cases)
-            _save(job, adapter)
             old = score_old(job) if settings.run.task == "train" else None
             if settings.fit.export_weights:
                 _export(job, Path(settings.fit.export_weights).expanduser(), cases)
@@ -132,9 +134,10 @@ def _fit(job: Job, adapter: Adapter, parameters: tuple[int, int], clock: FitCloc
         evaluation.reuse = lambda: store.get(job.path)
     os.environ[FOLDER_VARIABLE] = str(job.path)
     try:
-        own = [clock, *fit_callbacks(settings, job.path)]
+        last = settings.trainer.channels_last
+        own = [clock, *fit_callbacks(settings, job.path), KeepTrained(lambda: _save(job, adapter), last)]
         trainer = build_trainer(settings, job.path, [*own, evaluation, *keep])
-        if settings.trainer.channels_last:
+        if last:
             channels_last(job.backbone)
         checkpoint = job.folder.checkpoint
         if checkpoint is not None:
@@ -194,26 +197,32 @@ def _readable(checkpoint: Path | None) -> Path | None:
     return checkpoint
 
 
-def _trained_on(job: Job) -> list[str]:
-    return training_data(job.settings, job.dataset, job.backbone, job.structures).trained_modalities()
+def _data(job: Job) -> PairedDataModule:
+    return training_data(job.settings, job.dataset, job.backbone, job.structures)
 
 
 def _save(job: Job, adapter: Adapter) -> None:
+    data = _data(job)
+    people = data.training_subjects()
+    # what decides which step is kept has been seen, too
+    people += data.validation_subjects() if job.settings.fit.validate_every else []
+    known = marks(people, job.settings.data.cache_dir)
     if adapter.method != "none" or job.backbone.new_structures:
-        card = AdapterCard.describe(job.backbone, job.structures, _trained_on(job))
+        card = AdapterCard.describe(job.backbone, job.structures, data.trained_modalities(), known)
         adapter.save(job.path / "adapter", job.backbone, card)
     if isinstance(job.backbone, Fused):
         beside = job.path / "adapter"
-        save_fusion(job.backbone, job.path / "fusion", folder_hash(beside) if beside.is_dir() else None)
+        trained_with = folder_hash(beside) if beside.is_dir() else None
+        save_fusion(job.backbone, job.path / "fusion", trained_with, known)
 
 
 def _export(job: Job, path: Path, cases: pd.DataFrame) -> None:
     adapters.merge(job.backbone)
-    export_weights(job.backbone, path, _record(job, _trained_on(job), cases))
+    export_weights(job.backbone, path, _record(job, _data(job), cases))
     say(f"weights written to {path}")
 
 
-def _record(job: Job, trained_on: list[str], cases: pd.DataFrame) -> dict[str, Any]:
+def _record(job: Job, data: PairedDataModule, cases: pd.DataFrame) -> dict[str, Any]:
     """How exported weights were made: enough to make them again, without the paths of one machine."""
     settings = job.settings
     places = ("runs_dir", "fit.export_weights", "data.cache_dir", "data.root", "data.manifest")
@@ -233,9 +242,9 @@ def _record(job: Job, trained_on: list[str], cases: pd.DataFrame) -> dict[str, A
         "started_from": job.backbone.weights_sha256,
         "fit": asdict(settings.fit) | {"export_weights": _name(settings.fit.export_weights)},
         "dataset": job.dataset.name,
-        "modalities": trained_on,
+        "modalities": data.trained_modalities(),
         "structures": list(job.structures),
-        "training_subjects": len(few_shots(job.dataset.of("train"), settings.data.shots, settings.run.seed)),
+        "training_subjects": len(data.training_subjects()),
         "macro_dice_on_its_test_split": {f"{d['modality']}/{d['prompt']}": float(d["dice"]) for d in dice},
         "run": job.hash,
         "code": code_hash(),
