@@ -88,3 +88,9 @@ class FitOptions:
                 where="fit.early_stop",
                 expected="fit.validate_every=STEPS as well, or null",
             )
+        if 0 < self.steps < self.validate_every:
+            raise UserError(
+                f"every {self.validate_every} steps, of {self.steps}: nothing would ever be validated",
+                where="fit.validate_every",
+                expected=f"at most fit.steps ({self.steps}), or 0",
+            )
