@@ -223,9 +223,6 @@ def _record(job: Job, trained_on: list[str], cases: pd.DataFrame) -> dict[str, A
         key, _, value = text.lstrip("+").partition("=")
         if key not in places:
             overrides.append(f"{key}={_name(value)}" if key in named else text)
-    scored = on_grid(cases)
-    ok = scored[scored["status"] == "ok"]
-    dice = ok.groupby(["modality", "prompt"])["dice"].mean().round(4).reset_index().to_dict("records")
     return {
         "task": settings.run.task,
         "overrides": overrides,
@@ -236,13 +233,21 @@ def _record(job: Job, trained_on: list[str], cases: pd.DataFrame) -> dict[str, A
         "modalities": trained_on,
         "structures": list(job.structures),
         "training_subjects": len(few_shots(job.dataset.of("train"), settings.data.shots, settings.run.seed)),
-        "macro_dice_on_its_test_split": {f"{d['modality']}/{d['prompt']}": float(d["dice"]) for d in dice},
+        "macro_dice_on_its_test_split": _macro_dice(cases),
         "run": job.hash,
         "code": code_hash(),
         "git": git_commit(),
         "data": job.data,
         "versions": versions(),
     }
+
+
+def _macro_dice(cases: pd.DataFrame) -> dict[str, float]:
+    """Mean Dice by `ct/auto`; empty where it was not computed."""
+    scored = on_grid(cases)
+    ok = scored[(scored["status"] == "ok") & scored["dice"].notna()]
+    means = ok.groupby(["modality", "prompt"])["dice"].mean().round(4)
+    return {f"{modality}/{prompt}": float(value) for (modality, prompt), value in means.items()}
 
 
 def _name(path: str | None) -> str | None:
