@@ -188,7 +188,8 @@ def scores(
     ok = rows[rows["status"] == "ok"]
     if len(ok) and metric not in (known := measured(cases)):
         also = ", or every prediction is empty" if metric in LOWER_IS_BETTER else ""
-        expected = f"one of {', '.join(known)}" if known else f"evaluation.metrics=[{metric}] in the run"
+        names = ",".join([*known, metric])
+        expected = f"{' or '.join([*known, ''])}evaluation.metrics=[{names}] in the run"
         raise UserError(f"'{metric}' was not computed{also}", where="the case table", expected=expected)
     found = ok.rename(columns={metric: "score", "volume_ref_ml": "volume"})
     found = found.reindex(columns=["subject", "structure", "score", "volume"]).dropna(subset="score")
