@@ -246,8 +246,8 @@ def _macro_dice(cases: pd.DataFrame) -> dict[str, float]:
     """Mean Dice by `ct/auto`; empty where it was not computed."""
     scored = on_grid(cases)
     ok = scored[(scored["status"] == "ok") & scored["dice"].notna()]
-    means = ok.groupby(["modality", "prompt"])["dice"].mean().round(4)
-    return {f"{modality}/{prompt}": float(value) for (modality, prompt), value in means.items()}
+    means = ok.groupby(["modality", "prompt"])["dice"].mean().round(4).reset_index().to_dict("records")
+    return {f"{row['modality']}/{row['prompt']}": float(row["dice"]) for row in means}
 
 
 def _name(path: str | None) -> str | None:
