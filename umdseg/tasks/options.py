@@ -43,7 +43,7 @@ class FitOptions:
         early_stop: stop after so many scores in a row without a better one, and keep the best tensors;
             None = never.
         copy_parts: before fitting, module -> the module of the same shapes it takes its weights from.
-        export_weights: after fitting, write the network's weights here (fp16, NAME.safetensors); None = do not.
+        export_weights: after fitting, write the network's weights here (fp16, NAME.safetensors); None = no.
     """
 
     steps: int = 200
