@@ -127,6 +127,66 @@ def test_mistakes_are_one_screen(sweep: list[str], more: list[str], said: str, c
     assert told.out == ""
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_computed(
+    sweep: list[str], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import umdseg.cli.compare as command
+
+    (tmp_path / "file").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "_compare", lambda given: pytest.fail("computed"))
+        for out in (tmp_path / "file", tmp_path / "file" / "deep"):
+            assert main(["compare", *sweep, "--out", str(out)]) == 1
+            told = capsys.readouterr()
+            assert f"where:    {out}" in told.err
+            assert told.out == ""
+    # what only shows when writing is a sentence, too
+    (tmp_path / "taken" / "comparison.json").mkdir(parents=True)
+    assert main(["compare", *sweep, "--out", str(tmp_path / "taken")]) == 1
+    told = capsys.readouterr()
+    assert "the results cannot be written there: Is a directory" in told.err
+    assert f"where:    {tmp_path / 'taken'}" in told.err
+
+
+def test_a_run_without_the_metric_is_named_with_those_it_has(
+    sweep: list[str], run_folders: ModuleType, tmp_path: Path, capsys: Any
+) -> None:
+    table = run_folders.rows(scores())
+    for row in table:
+        row["nsd"], row["hd95"], row["dice"] = row["dice"], 3.0, None
+    bare = str(run_folders.folder(tmp_path / "bare", table, {"adapter.rank": 2}))
+    assert main(["compare", *sweep, bare]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "'dice' was not computed in a run",
+        f"  where:    {bare}",
+        "  expected: --metric nsd or hd95; or a run with evaluation.metrics=[nsd,hd95,dice]",
+        "  did you mean: --metric nsd",
+    ]
+    assert main(["compare", bare, "--metric", "nsd"]) == 0
+    assert "PET, prompt auto: NSD" in capsys.readouterr().out
+
+
+def test_empty_predictions_without_a_distance_are_counted(
+    run_folders: ModuleType, tmp_path: Path, capsys: Any
+) -> None:
+    """Six people; of one PET before and of two after nothing was predicted."""
+    table = run_folders.rows(scores())
+    empty = [("s0", "zero_shot"), ("s1", "adapted"), ("s2", "adapted")]
+    for row in table:
+        gone = row["modality"] == "pet" and (row["subject"], row["stage"]) in empty
+        row |= {"hd95": None if gone else 10 * (1 - row["dice"]), "volume_pred_ml": 0.0 if gone else 90.0}
+    run = run_folders.folder(tmp_path / "r", table)
+    assert main(["compare", str(run), "--metric", "hd95"]) == 0
+    why = "no hd95 (empty prediction) and no part in its means"
+    told = [line for line in capsys.readouterr().out.splitlines() if "(empty prediction)" in line]
+    assert told == [
+        f"note: line 1, pet auto, zero_shot: 1 of 6 rows has {why}",
+        f"note: line 1, pet auto, adapted: 2 of 6 rows have {why}",
+    ]
+    assert main(["compare", str(run)]) == 0
+    assert "(empty prediction)" not in capsys.readouterr().out
+
+
 def test_prompts_that_nothing_has_are_a_mistake(sweep: list[str], capsys: Any) -> None:
     assert main(["compare", *sweep, "--prompt", "auot"]) == 1
     assert "did you mean: auto" in capsys.readouterr().err

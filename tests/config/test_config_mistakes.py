@@ -47,7 +47,15 @@ MISTAKES = [
     (["model=sam_med3d_turbo", "prompt=point", "model.window=[64,64,64]"], "model.window", "no other", None),
     (["evaluation.label=petct"], "evaluation.label", "own, ct, pet, mr", "pet"),
     (["fit.lr=0"], "fit.lr", "above 0", None),
+    (["fit.lr=nan"], "fit.lr", "above 0", None),
+    (["fusion=late", "fusion.lr=nan"], "fusion.lr", "above 0", None),
+    (["data.augmentation={pet_noise: nan}"], "data.augmentation.pet_noise", "0 (off) or more", None),
+    (["adapter.dropout=1"], "adapter.dropout", "at least 0, below 1", None),
     (["fit.point_share=1.5"], "fit.point_share", "at most 1", None),
+    (["fit.validate_every=201"], "fit.validate_every", "at most fit.steps (200)", None),
+    (["debug=fast", "fit.validate_every=3"], "fit.validate_every", "at most fit.steps (2)", None),
+    (["fit.export_weights=x.pth"], "fit.export_weights", ".safetensors", "x.safetensors"),
+    (["fit.export_weights=."], "fit.export_weights", ".safetensors", None),
     (["seed=-1"], "seed", "at least 0", None),
     (["trainer.devices=0"], "trainer.devices", "positive", None),
     (["resume=always"], "resume", "auto, never", None),
@@ -90,6 +98,36 @@ def test_mistake_is_named(overrides: list[str], path: str, words: str, near: str
         assert f"did you mean: {near}" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        "prompt.kinds=[auto,auto]",
+        "evaluation.metrics=[nsd,dice,nsd]",
+        "evaluation.baselines=[intensity,intensity]",
+    ],
+)
+def test_a_list_that_names_something_twice_has_one_mistake(given: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check("train", [given])
+    (problem,) = caught.value.problems
+    path, _, names = given.partition("=")
+    assert (problem.path, problem.expected) == (path, "every name once")
+    assert problem.given == f"'{names.strip('[]').split(',')[0]}' named twice"
+
+
+def test_recipes_that_validate_go_with_the_shortest_run(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    recipe = "# @package _global_\nfit: {steps: 100, validate_every: 50, early_stop: 2}\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(recipe)
+    asked = check("train", ["experiment=mine"], [str(tmp_path)]).fit
+    assert (asked.steps, asked.validate_every, asked.early_stop) == (100, 50, 2)
+    short = check("train", ["experiment=mine", "debug=fast"], [str(tmp_path)]).fit
+    assert (short.steps, short.validate_every, short.early_stop) == (2, 0, None)
+    assert check("train", ["fit.steps=50", "fit.validate_every=50"]).fit.validate_every == 50
+    # nothing is fitted, so nothing is missed
+    assert check("train", ["fit.steps=0", "fit.validate_every=50"]).fit.steps == 0
+
+
 @pytest.mark.parametrize(("overrides", "path", "words"), EVALUATE, ids=lambda value: str(value)[:40])
 def test_mistake_of_an_evaluation_is_named(overrides: list[str], path: str, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -102,9 +140,9 @@ def test_mistake_of_an_evaluation_is_named(overrides: list[str], path: str, word
 def test_places_that_cannot_be_written_are_named_and_nothing_is_made(key: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError) as caught:
-        check("train", [f"{key}={tmp_path}/file/deep/x"])
+        check("train", [f"{key}={tmp_path}/file/deep/x.safetensors"])
     assert [problem.path for problem in caught.value.problems] == [key]
-    check("train", [f"{key}={tmp_path}/new/deep/x"])
+    check("train", [f"{key}={tmp_path}/new/deep/x.safetensors"])
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

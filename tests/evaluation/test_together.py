@@ -266,6 +266,21 @@ def test_a_fused_model_given_one_scan_is_compared_with_the_base_on_that_scan() -
     assert {entry["stage"] for entry in found["gaps"]} == {"zero_shot", "adapted"}
 
 
+def test_a_baseline_of_its_stage_takes_no_gap_from_a_fused_network_trained_from_scratch() -> None:
+    """Of rows made by hand: 0.8 on CT alone, 0.3 and a little on PET alone, beside a baseline."""
+    rows = []
+    for number in range(6):
+        head = {"dataset": "d", "subject": f"s{number}", "structure": "liver", "prompt": "auto"}
+        head |= {"status": "ok", "score_grid": "label", "stage": "supervised"}
+        for subset, dice in (("ct", 0.8), ("pet", 0.3 + 0.001 * number), ("ct+pet", 0.95)):
+            fused = {"model": "unet", "fusion": "early", "modality": "ct+pet", "subset": subset}
+            rows.append({**head, **fused, "dice": dice})
+        rows += [{**head, "model": "intensity", "modality": m, "dice": 0.1} for m in PAIR]
+    (entry,) = gap(case_table(rows), 200)["gaps"]
+    assert entry["gap"] == pytest.approx(0.8 - 0.3025)
+    assert (entry["stage"], entry["n_subjects"]) == ("supervised", 6)
+
+
 def test_one_label_for_all_inputs_makes_different_inputs_answer_for_the_same_voxels(tmp_path: Path) -> None:
     one = person(tmp_path, "a", ("ct", "pet", "mr"), ("ct", "pet", "mr"))
     # a label of another size on the MR, so that a score against the wrong one would differ

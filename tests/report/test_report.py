@@ -20,13 +20,14 @@ from umdseg.data.io.nifti import write_volume
 from umdseg.errors import UserError
 from umdseg.evaluation import gap, write_cases
 from umdseg.evaluation.cases import case_table
-from umdseg.evaluation.predictions import prediction_path, save_prediction, write_index
+from umdseg.evaluation.predictions import median_subjects, prediction_path, save_prediction, write_index
 from umdseg.evaluation.scans import SCANS, write_scans
+from umdseg.evaluation.summary import main_metric
 from umdseg.files import write_json
 from umdseg.report import build_report, print_result
 from umdseg.report.figures import gap_forest, organ_dots
 from umdseg.report.overlays import choose_plane, overlay
-from umdseg.report.words import terms_notice
+from umdseg.report.words import metric, terms_notice
 from umdseg.vocabulary import UNITS, Scan, Subject
 
 ORGANS = {"liver": 1, "spleen": 2, "left_kidney": 3}
@@ -60,7 +61,10 @@ def table(stages=("zero_shot", "adapted"), baselines: bool = True):
 
 
 def run_folder(folder: Path, **more) -> Path:
-    cases = table(**more)
+    return written(folder, table(**more))
+
+
+def written(folder: Path, cases: pd.DataFrame) -> Path:
     write_cases(cases, folder)
     result = {**gap(cases, 300), "adapter": {"trainable": 500, "total": 10000}}
     write_json(folder / "gap.json", result)
@@ -284,6 +288,62 @@ def test_terminal_table_fits_80_columns_and_shows_the_gap() -> None:
     for entry in result["gaps"]:
         assert f"{entry['gap']:.3f} [{entry['ci'][0]:.3f}, {entry['ci'][1]:.3f}]" in text
     assert re.search(r"intensity\s+0\.200\s+0\.200\s+0\.200", text)
+
+
+def of_distances():
+    """The table in millimetres, without Dice: PET is worse by more; one prediction of it is empty."""
+    cases = table(baselines=False)
+    near = cases.assign(hd95=30 * (1 - cases.dice), volume_pred_ml=50.0, dice=np.nan)
+    empty = (near.subject == "p0") & (near.structure == "liver") & (near.modality == "pet")
+    empty &= near.stage == "adapted"
+    return near.assign(hd95=near.hd95.mask(empty), volume_pred_ml=near.volume_pred_ml.mask(empty, 0.0))
+
+
+def test_page_without_dice_shows_what_was_computed(tmp_path) -> None:
+    cases = table().assign(nsd=lambda t: t.dice / 2, dice=np.nan)
+    scans(written(tmp_path, cases), "p0")
+    own = cases[(cases.stage == "adapted") & (cases.status == "ok")].groupby("subject").nsd.mean()
+    typical = (own - own.median()).abs().idxmin()
+    assert median_subjects(cases, 1) == [typical]
+    (tmp_path / "predictions" / "p0").rename(tmp_path / "predictions" / typical)
+    page = Page(build_report(tmp_path))
+    text = " ".join(page.text)
+    assert {"headlines", "overlays", "structures", "baselines"} <= page.ids()
+    assert "No structure" not in text
+    assert "gap in NSD, before → after adaptation" in text
+    assert "The subject whose NSD is nearest the median" in text
+    assert "Mean NSD in numbers" in text
+    alts = [a["alt"] for tag, a in page.tags if tag == "img"]
+    assert "NSD per structure, prompt auto" in alts
+    assert "Gap with confidence intervals, before and after" in alts
+    liver = cases[(cases.structure == "liver") & (cases.modality == "ct") & (cases.model == "tiny")]
+    means = liver.groupby("stage").nsd.mean()
+    row = page.source.partition("<td>liver</td>")[2].partition("</tr>")[0]
+    assert re.findall(r"<td>([0-9.]+)</td>", row)[:2] == [f"{means[s]:.3f}" for s in ("zero_shot", "adapted")]
+    # Dice is what the baseline's threshold is chosen by, whatever is scored
+    assert "Dice" not in text.replace("the best Dice", "")
+
+
+def test_page_of_distances_says_which_way_is_better_and_what_has_none(tmp_path) -> None:
+    page = Page(build_report(written(tmp_path, of_distances())))
+    text = " ".join(page.text)
+    assert "gap in HD95 (mm), negative where the target is worse" in text
+    assert "1 row with an empty prediction has no HD95 (mm), and no part in its means." in text
+    zero_shot = {e["target"]: e["gap"] for e in gap(of_distances(), 300)["gaps"] if e["stage"] == "zero_shot"}
+    assert zero_shot["pet"] == pytest.approx(-15, abs=1)
+    assert metric("hd95") == "HD95 (mm), lower is better"
+    assert metric("dice") == "Dice"
+
+
+def test_where_dice_was_computed_it_is_shown() -> None:
+    cases = table()
+    assert main_metric(cases.assign(nsd=0.5)) == "dice"
+    assert main_metric(cases.assign(nsd=0.5, dice=np.nan, hd95=1.0)) == "nsd"
+    # a baseline or a network beside the model may have it, and does not decide
+    beside = cases.assign(model="unet", stage="supervised")
+    assert main_metric(pd.concat([beside, cases.assign(hd95=1.0, dice=np.nan)])) == "hd95"
+    assert main_metric(beside) == "dice"
+    assert main_metric(cases.assign(dice=np.nan)) == "dice"
 
 
 def test_nothing_to_draw_gives_no_figure() -> None:

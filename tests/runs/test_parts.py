@@ -38,6 +38,16 @@ def test_exported_weights_load_again(tmp_path: Path) -> None:
     assert (record["seed"], record["sha256"], record["bytes"]) == (3, digest, path.stat().st_size)
 
 
+def test_the_record_of_exported_weights_goes_without_dice() -> None:
+    from umdseg.evaluation.cases import case_table
+    from umdseg.runs.train import _macro_dice
+
+    head = {"subject": "a", "structure": "liver", "prompt": "auto", "modality": "ct", "status": "ok"}
+    table = case_table([{**head, "dice": 0.5}, {**head, "subject": "b", "dice": 0.75, "nsd": 0.1}])
+    assert _macro_dice(table) == {"ct/auto": 0.625}
+    assert _macro_dice(table.assign(dice=float("nan"))) == {}
+
+
 def test_weights_float16_cannot_hold_are_refused(tmp_path: Path) -> None:
     backbone = load_backbone("vista3d_tiny", "random")
     with torch.no_grad():

@@ -40,6 +40,20 @@ def test_mean_and_spread_are_over_the_seeds_of_one_experiment(tmp_path: Path) ->
     assert "  closure ct pet dice auto adapted: 0.700 ± 0.100" in lines
 
 
+def test_a_seed_that_changes_who_is_tested_is_said_to(tmp_path: Path) -> None:
+    runs = [([f"seed={seed}"], run(tmp_path, str(seed), 0.5, 0.0)) for seed in range(3)]
+    (unknown,) = across_seeds(runs)
+    for prints, same in ((("x", "x", "x"), True), (("x", "x", "y"), False)):
+        for (_, folder), fingerprint in zip(runs, prints, strict=True):
+            (folder / "provenance.json").write_text(json.dumps({"data": {"fingerprint": fingerprint}}))
+        (group,) = across_seeds(runs)
+        assert group["same_data"] is same
+        head = next(iter(told([group])))
+        assert head.endswith("over seeds" if same else "which also changed the subjects or their split")
+    assert unknown["same_data"] is None
+    assert next(iter(told([unknown]))).endswith("over seeds")
+
+
 def test_what_one_run_leaves_undefined_has_no_mean(tmp_path: Path) -> None:
     runs = [(["seed=0"], run(tmp_path, "a", None, 0.0)), (["seed=1"], run(tmp_path, "b", 0.5, 0.0))]
     assert "closure" not in {n["kind"] for n in across_seeds(runs)[0]["numbers"]}

@@ -79,6 +79,10 @@ def test_what_is_no_supervised_network_of_these_data_is_refused(tmp_path: Path) 
         taken(run(tmp_path / "one", stage="adapted"))
     with pytest.raises(UserError, match="scored on data set 'theirs', this model on 'mine'"):
         taken(run(tmp_path / "two", dataset="theirs"))
+    fused = run(tmp_path / "fused", ("ct", "pet"), modality="ct+pet", subset="pet", fusion="early")
+    with pytest.raises(UserError, match=r"rows of scans given together \(ct\+pet\) cannot be") as given:
+        taken(fused)
+    assert str(fused) in str(given.value)
     with pytest.raises(UserError, match="none of the subjects, structures and modalities"):
         taken(run(tmp_path / "three"), structures=("heart",))
     scratch = SimpleNamespace(card=SimpleNamespace(scratch=True), random_weights=True)

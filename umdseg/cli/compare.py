@@ -27,12 +27,14 @@ A side of --pair is RUN[:MODALITY[/SUBSET][@STAGE]]; RUN is the number of a line
 1:ct+pet, 1:ct+pet/ct (given CT alone), RUN:pet@zero_shot, or 1 for every input that both sides have.
 --out writes comparison.csv, comparison.json and, where anything was closed or won back, pareto.png; the last
 line on standard output is then the folder."""
+_OUT = "--out FOLDER, one that can be made or written into"
 
 
 def main(arguments: Sequence[str]) -> int:
     """Compare runs; return the exit status."""
     given = _parser().parse_intermixed_args(list(arguments))
     try:
+        _refuse_place(given.out)
         result, gain = _compare(given)
         from umdseg.report.comparison import text
 
@@ -47,6 +49,14 @@ def main(arguments: Sequence[str]) -> int:
         # `umdseg compare ... | head` is no mistake
         sys.stderr.close()
     return 0
+
+
+def _refuse_place(folder: Path | None) -> None:
+    """Before anything is computed: comparing takes time, which a folder that is none would lose."""
+    from umdseg.config.places import writable
+
+    if folder is not None and not writable(folder):
+        raise UserError("the results cannot be written there", where=folder, expected=_OUT)
 
 
 def _compare(given: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -82,6 +92,14 @@ def _pairs(
 
 
 def _write(result: dict[str, Any], folder: Path, gain: str, goal: float | None) -> None:
+    try:
+        _write_files(result, folder, gain, goal)
+    except OSError as error:
+        what = f"the results cannot be written there: {error.strerror or error}"
+        raise UserError(what, where=folder, expected=_OUT) from error
+
+
+def _write_files(result: dict[str, Any], folder: Path, gain: str, goal: float | None) -> None:
     from umdseg.files import atomic, write_json
     from umdseg.report.comparison import frame
     from umdseg.report.pareto import pareto

@@ -21,11 +21,20 @@ def place_problems(flat: Mapping[str, Any]) -> Iterator[Problem]:
         return
     exported = flat.get("fit.export_weights")
     if exported:
-        hint = "a file in a folder that can be written"
-        yield from _folder("fit.export_weights", Path(exported).expanduser().parent, hint)
+        yield from _exported(Path(exported).expanduser())
     checkpoint = flat.get("ckpt_path")
     if checkpoint and not Path(checkpoint).expanduser().is_file():
         yield Problem("ckpt_path", f"'{checkpoint}'", "a file that exists, such as RUN/checkpoints/last.ckpt")
+
+
+def _exported(path: Path) -> Iterator[Problem]:
+    """Weights are safetensors, whatever the name says, so the name has to say so."""
+    if path.suffix != ".safetensors":
+        expected = "a file name that ends in .safetensors, which is what is written"
+        near = str(path.with_suffix(".safetensors")) if path.name else None
+        yield Problem("fit.export_weights", f"'{path}'", expected, near)
+    else:
+        yield from _folder("fit.export_weights", path.parent, "a file in a folder that can be written")
 
 
 def writable(folder: Path) -> bool:

@@ -43,15 +43,19 @@ class Range:
     low: float
     high: float = float("inf")
     open_low: bool = False
+    open_high: bool = False
 
     def __call__(self, path: str, value: Any) -> Iterator[Problem]:
         """The problem of a value outside, if it is."""
-        if value < self.low or value > self.high or (self.open_low and value == self.low):
+        bound = (self.open_low and value == self.low) or (self.open_high and value == self.high)
+        # no comparison holds for nan, which is inside no range
+        if bound or not self.low <= value <= self.high:
             yield Problem(path, repr(value), str(self))
 
     def __str__(self) -> str:
         low = f"above {self.low:g}" if self.open_low else f"at least {self.low:g}"
-        return low if self.high == float("inf") else f"{low}, at most {self.high:g}"
+        high = f"below {self.high:g}" if self.open_high else f"at most {self.high:g}"
+        return low if self.high == float("inf") else f"{low}, {high}"
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class OneOf:
     empty: bool = True
 
     def __call__(self, path: str, value: Any) -> Iterator[Problem]:
-        """One problem for each name that is none of the choices."""
+        """One problem for each name that is none of the choices, and one for names that stand twice."""
         given = [value] if isinstance(value, str) else list(value)
         shown = ", ".join(self.choices)
         if not given and not self.empty:
@@ -70,6 +74,10 @@ class OneOf:
         for name in given:
             if name not in self.choices:
                 yield Problem(path, f"'{name}'", f"one of {shown}", nearest(name, self.choices))
+        twice = [str(name) for i, name in enumerate(given) if name in given[:i]]
+        if twice:
+            named = " and ".join(f"'{name}'" for name in dict.fromkeys(twice))
+            yield Problem(path, f"{named} named twice", "every name once")
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,7 @@ RULES: Mapping[str, Range | OneOf | FileName | Pattern] = {
     "limit_subjects": Range(1),
     "adapter.rank": Range(1),
     "adapter.alpha": POSITIVE,
-    "adapter.dropout": Range(0, 1),
+    "adapter.dropout": Range(0, 1, open_high=True),
     "adapter.reduction": Range(1),
     "adapter.width": Range(1),
     "adapter.slices": Range(1),

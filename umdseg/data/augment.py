@@ -56,7 +56,7 @@ class AugmentationOptions:
             UserError: naming the config path.
         """
         for name, value in vars(self).items():
-            if value < 0 or (name == "scale" and value >= 1):
+            if not value >= 0 or (name == "scale" and value >= 1):
                 expected = "0 or more, below 1" if name == "scale" else "0 (off) or more"
                 raise UserError(
                     f"{value} is out of range", where=f"data.augmentation.{name}", expected=expected

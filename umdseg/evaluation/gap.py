@@ -77,9 +77,9 @@ def _answers(table: pd.DataFrame, n_resamples: int, seed: int) -> dict[str, list
 
 
 def _model_rows(cases: pd.DataFrame) -> pd.DataFrame:
-    table = with_patients(as_single(cases))
-    if "model" in table:
-        table = table[~table["model"].isin(BASELINES)]
+    # before `as_single`: a baseline's rows of one scan would stand for the model's of the same stage
+    own = cases[~cases["model"].isin(BASELINES)] if "model" in cases else cases
+    table = with_patients(as_single(own))
     supervised = table["stage"] == SUPERVISED
     _refuse_several(table[~supervised], ["stage"])
     # each modality may have a network of its own

@@ -65,21 +65,15 @@ class EvaluationOptions:
         """Refuse what no evaluation can do.
 
         Raises:
-            UserError: no or unknown metrics, an unknown baseline or precision, a number outside its range.
+            UserError: no metrics, unknown or repeated ones, an unknown or repeated baseline, an unknown
+                precision, a number outside its range.
         """
         from umdseg.inference.opening import check_overlap
         from umdseg.inference.precision import Precision
 
-        if not self.metrics:
-            raise UserError("no metric is named", where="evaluation.metrics", expected=", ".join(METRICS))
-        for name in self.metrics:
-            if name not in METRICS:
-                raise unknown("metric", name, METRICS, where="evaluation.metrics")
+        self._check_names()
         self._check_targets()
         self._check_supervised()
-        for name in self.baselines:
-            if name not in BASELINES:
-                raise unknown("baseline", name, BASELINES, where="evaluation.baselines")
         if self.precision not in get_args(Precision):
             raise unknown("precision", self.precision, get_args(Precision), where="evaluation.precision")
         try:
@@ -87,7 +81,7 @@ class EvaluationOptions:
         except UserError as error:
             raise UserError(error.what, where="evaluation.overlap", expected=error.expected) from error
         for name in ("box_margin_mm", "box_jitter_mm"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise UserError(
                     f"{getattr(self, name)} mm", where=f"evaluation.{name}", expected="millimetres, 0 or more"
                 )
@@ -103,6 +97,19 @@ class EvaluationOptions:
             raise UserError(
                 "too few bootstrap resamples", where="evaluation.bootstrap", expected="at least 100"
             )
+
+    def _check_names(self) -> None:
+        if not self.metrics:
+            raise UserError("no metric is named", where="evaluation.metrics", expected=", ".join(METRICS))
+        refuse_repeats("evaluation.metrics", self.metrics)
+        for name in self.metrics:
+            if name not in METRICS:
+                raise unknown("metric", name, METRICS, where="evaluation.metrics")
+        if self.baselines:
+            refuse_repeats("evaluation.baselines", self.baselines)
+        for name in self.baselines:
+            if name not in BASELINES:
+                raise unknown("baseline", name, BASELINES, where="evaluation.baselines")
 
     def _check_supervised(self) -> None:
         where = "evaluation.supervised"

@@ -18,6 +18,7 @@ from umdseg.data.geometry import Grid, Volume
 from umdseg.data.io.nifti import write_volume
 from umdseg.evaluation.cases import on_grid
 from umdseg.evaluation.options import BASELINES
+from umdseg.evaluation.summary import main_metric
 from umdseg.files import write_json
 from umdseg.vocabulary import Modality, Subject
 
@@ -84,18 +85,20 @@ def write_index(
 
 
 def median_subjects(cases: pd.DataFrame, count: int) -> list[str]:
-    """The `count` subjects whose macro Dice is nearest the median of the model's last stage, then by name.
+    """The `count` subjects whose macro score is nearest the median of the model's last stage, then by name.
 
-    A typical subject, chosen by rule: neither the best nor the worst is shown.
+    A typical subject, chosen by rule: neither the best nor the worst is shown. The score is the Dice, or what
+    was computed in its place (see `umdseg.evaluation.summary.main_metric`).
     """
     table = on_grid(cases)
-    rows = table[(table["status"] == "ok") & table["dice"].notna() & ~table["model"].isin(BASELINES)]
+    metric = main_metric(table)
+    rows = table[(table["status"] == "ok") & table[metric].notna() & ~table["model"].isin(BASELINES)]
     stages = list(dict.fromkeys(rows["stage"]))
     if not stages or count < 1:
         return []
     # supervised networks beside a model are not what is pictured
     last = next((stage for stage in ("adapted", "zero_shot") if stage in stages), stages[-1])
-    means = rows[rows["stage"] == last].groupby("subject")["dice"].mean()
+    means = rows[rows["stage"] == last].groupby("subject")[metric].mean()
     distance = (means - means.median()).abs().round(9)
     return [str(s) for s in sorted(distance.index, key=lambda s: (distance[s], s))[:count]]
 

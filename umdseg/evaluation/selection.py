@@ -9,6 +9,7 @@ from umdseg.errors import UserError, unknown
 from umdseg.evaluation.cases import NO_LABEL, on_grid
 from umdseg.evaluation.inputs import JOINT, as_single, column_of, columns_of, in_order
 from umdseg.evaluation.options import BASELINES
+from umdseg.metrics.scores import LOWER_IS_BETTER, METRICS
 from umdseg.vocabulary import STAGES
 
 if TYPE_CHECKING:
@@ -142,6 +143,11 @@ def scored_on(rows: pd.DataFrame, reference: str = "ct") -> list[str]:
     return in_order(found)
 
 
+def measured(cases: pd.DataFrame) -> list[str]:
+    """The metrics that a table has values of."""
+    return [metric for metric in METRICS if metric in cases and cases[metric].notna().any()]
+
+
 def scores(
     cases: pd.DataFrame,
     selection: Selection,
@@ -180,9 +186,11 @@ def scores(
         raise unknown(f"prompt of {selection.column}", wanted, prompts, where="prompt")
     rows = rows[rows["prompt"] == wanted]
     ok = rows[rows["status"] == "ok"]
-    if len(ok) and (metric not in cases or cases[metric].isna().all()):
-        expected = f"evaluation.metrics=[dice,{metric}] in the run"
-        raise UserError(f"'{metric}' was not computed", where="the case table", expected=expected)
+    if len(ok) and metric not in (known := measured(cases)):
+        also = ", or every prediction is empty" if metric in LOWER_IS_BETTER else ""
+        names = ",".join([*known, metric])
+        expected = f"{' or '.join([*known, ''])}evaluation.metrics=[{names}] in the run"
+        raise UserError(f"'{metric}' was not computed{also}", where="the case table", expected=expected)
     found = ok.rename(columns={metric: "score", "volume_ref_ml": "volume"})
     found = found.reindex(columns=["subject", "structure", "score", "volume"]).dropna(subset="score")
     found = found.groupby(["subject", "structure"]).mean()

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from umdseg.evaluation.cases import on_grid
 from umdseg.evaluation.inputs import columns_of
+from umdseg.evaluation.options import BASELINES
 from umdseg.evaluation.people import PerSubject, with_patients
+from umdseg.metrics.scores import LOWER_IS_BETTER, METRICS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +50,25 @@ def summarise(
             rows.append({**head, "structure": structure, **found})
     columns = [*_GROUP, "structure", "mean", "low", "high", "n_subjects", "n_patients"]
     return pd.DataFrame(rows, columns=columns).astype({"mean": float, "low": float, "high": float})
+
+
+def main_metric(cases: pd.DataFrame) -> str:
+    """The metric a page about the table's own model shows: dice if it was computed, else the first that was.
+
+    First in the order of METRICS. Rows of baselines, and of supervised networks beside the model's own, do
+    not decide; where nothing has a score it is dice.
+    """
+    own = cases[~cases["model"].isin(BASELINES)]
+    beside = own["stage"] == "supervised"
+    own = own if beside.all() else own[~beside]
+    ok = own[own["status"] == "ok"]
+    return next((metric for metric in METRICS if metric in ok and ok[metric].notna().any()), METRICS[0])
+
+
+def without_distance(cases: pd.DataFrame, metric: str) -> pd.Series:
+    """Which rows were scored and yet have no value of a distance: their predictions are empty."""
+    asked = (cases["status"] == "ok") & (metric in LOWER_IS_BETTER)
+    return asked & cases[metric].isna() & ~(cases["volume_pred_ml"] > 0)
 
 
 def macro(summary: pd.DataFrame, **wanted: str) -> dict[str, Any] | None:

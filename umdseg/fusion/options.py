@@ -32,7 +32,7 @@ class FusionOptions:
         Raises:
             UserError: a probability outside 0 <= p < 1, or a learning rate that is not above 0.
         """
-        if self.lr is not None and self.lr <= 0:
+        if self.lr is not None and not self.lr > 0:
             raise UserError(f"a learning rate of {self.lr}", where="fusion.lr", expected="above 0, or null")
         if not 0 <= self.dropout < 1:
             raise UserError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from umdseg.evaluation.inputs import columns_of, in_order
 from umdseg.evaluation.options import BASELINES
 from umdseg.evaluation.summary import MACRO, macro, structures_of
-from umdseg.report.words import MODALITY, STAGE, count, meaning, number, pairs, people, select, size
+from umdseg.report.words import METRIC, MODALITY, STAGE, count, meaning, number, pairs, people, select, size
 from umdseg.vocabulary import MODALITIES
 
 if TYPE_CHECKING:
@@ -27,23 +27,27 @@ _CELLS: dict[str, tuple[str, str | None, str]] = {
 }
 
 
-def headlines(result: Result, summary: pd.DataFrame) -> list[dict[str, Any]]:
-    """One card per target modality: the gap of Dice before and after, closure and forgetting.
+def headlines(result: Result, summary: pd.DataFrame, metric: str = "dice") -> list[dict[str, Any]]:
+    """One card per target modality: the gap before and after, closure and forgetting.
 
     A prompt with a defined gap is preferred, `auto` before the others.
+
+    Args:
+        result: content of gap.json.
+        summary: from `umdseg.evaluation.summarise`, of the metric.
+        metric: whose gap.
     """
     cards = []
-    dice = [p for p in pairs(result) if p[2] == "dice"]
-    for reference, target in dict.fromkeys(p[:2] for p in dice):
-        prompts = [p[3] for p in dice if p[:2] == (reference, target)]
-        defined = [
-            p for p in prompts if (e := _find(result, "gaps", reference, target, p)) and e["gap"] is not None
-        ]
+    shown = [p for p in pairs(result) if p[2] == metric]
+    for reference, target in dict.fromkeys(p[:2] for p in shown):
+        prompts = [p[3] for p in shown if p[:2] == (reference, target)]
+        gaps = {p: _find(result, "gaps", reference, target, p, metric) for p in prompts}
+        defined = [p for p, entry in gaps.items() if entry and entry["gap"] is not None]
         prompt = (defined or prompts)[0]
-        before = _find(result, "gaps", reference, target, prompt, stage="zero_shot")
+        asked = (reference, target, prompt, metric)
         # a network trained from scratch has no before
-        before = before or _find(result, "gaps", reference, target, prompt, stage="supervised")
-        after = _find(result, "gaps", reference, target, prompt, stage="adapted")
+        before = _find(result, "gaps", *asked, "zero_shot") or _find(result, "gaps", *asked, "supervised")
+        after = _find(result, "gaps", *asked, "adapted")
         cards.append(
             {
                 "target": target,
@@ -51,16 +55,16 @@ def headlines(result: Result, summary: pd.DataFrame) -> list[dict[str, Any]]:
                 "prompt": prompt,
                 "before": before,
                 "after": after,
-                "closure": _find(result, "closure", reference, target, prompt),
-                "forgetting": _find(result, "forgetting", reference, target, prompt),
-                "sentence": _sentence(before, summary),
+                "closure": _find(result, "closure", *asked),
+                "forgetting": _find(result, "forgetting", *asked),
+                "sentence": _sentence(before, summary, metric),
             }
         )
     return cards
 
 
 def together_cards(summary: pd.DataFrame) -> list[dict[str, Any]]:
-    """One card per combination of scans given together: macro Dice by stage, `auto` before other prompts."""
+    """One card per combination of scans given together: macro score by stage, `auto` before other prompts."""
     rows = summary[summary["structure"] == MACRO]
     cards = []
     for column in (c for c in in_order(rows["modality"]) if c not in MODALITIES):
@@ -73,7 +77,7 @@ def together_cards(summary: pd.DataFrame) -> list[dict[str, Any]]:
     return cards
 
 
-def _sentence(entry: Mapping[str, Any] | None, summary: pd.DataFrame) -> str:
+def _sentence(entry: Mapping[str, Any] | None, summary: pd.DataFrame, metric: str) -> str:
     if entry is None:
         return ""
     if entry["gap"] is None:
@@ -84,7 +88,8 @@ def _sentence(entry: Mapping[str, Any] | None, summary: pd.DataFrame) -> str:
     scored = f"{people(entry)} and {count(entry['n_structures'], 'structure')}"
     verdict = "" if entry["ci"] is None else _verdict(entry["ci"])
     stage = STAGE[entry["stage"]].capitalize()
-    return f"{stage} macro Dice over all scans: {means}. The gap is of the {scored} scored in both{verdict}."
+    what = f"{stage} macro {METRIC[metric]} over all scans"
+    return f"{what}: {means}. The gap is of the {scored} scored in both{verdict}."
 
 
 def _verdict(ci: list[float]) -> str:
@@ -124,7 +129,7 @@ def _find(
     reference: str,
     target: str,
     prompt: str,
-    metric: str = "dice",
+    metric: str,
     stage: str | None = None,
 ) -> Mapping[str, Any] | None:
     # runs made before there was an excess gap have none
@@ -134,7 +139,7 @@ def _find(
 
 
 def organ_table(summary: pd.DataFrame, prompt: str) -> dict[str, Any]:
-    """Mean Dice per structure: columns are (modality, stage), rows structures and their macro mean.
+    """Mean score per structure: columns are (modality, stage), rows structures and their macro mean.
 
     Scans given together come after the single ones.
     """
@@ -178,7 +183,7 @@ def scan_rows(scans: Sequence[Mapping[str, str]]) -> dict[str, Any] | None:
 
 
 def baseline_rows(summary: pd.DataFrame) -> dict[str, Any] | None:
-    """Macro Dice of baselines beside the model's; None when there are no baselines."""
+    """Macro score of baselines beside the model's; None when there are no baselines."""
     rivals = [b for b in BASELINES if (summary["model"] == b).any()]
     if not rivals:
         return None

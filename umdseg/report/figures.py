@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from umdseg.evaluation.inputs import in_order
 from umdseg.evaluation.summary import MACRO, structures_of
 from umdseg.report import words
-from umdseg.report.words import COLOUR, METRIC, MODALITY, STAGE, structure
+from umdseg.report.words import COLOUR, MODALITY, STAGE, structure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +51,7 @@ def gap_forest(entries: Sequence[Mapping[str, Any]], metric: str = "dice") -> by
     labels = [f"{MODALITY[r]} – {MODALITY[t]}, {p}" for p, r, t in groups]
     axes.set_yticks(range(len(groups)), labels)
     axes.set_ylim(len(groups) - 0.5, -0.5)
-    axes.set_xlabel(f"gap in {METRIC.get(metric, metric)} (95 % CI over patients)")
+    axes.set_xlabel(f"{words.gap_of(metric)} (95 % CI over patients)")
     clean(axes, grid="x")
     _stage_legend(figure, [s for s in STAGE if any(e["stage"] == s for e in shown)])
     return png(figure)
@@ -76,7 +76,7 @@ def organ_dots(summary: pd.DataFrame, prompt: str = "auto", metric: str = "dice"
     Args:
         summary: from `umdseg.evaluation.summarise`, without baselines.
         prompt: which prompt's rows.
-        metric: for the axis label.
+        metric: what the summary is of, for the axis.
 
     Returns:
         PNG, or None when there is nothing to show.
@@ -94,7 +94,8 @@ def organ_dots(summary: pd.DataFrame, prompt: str = "auto", metric: str = "dice"
         _dots(axes, rows[rows["modality"] == modality], names, words.colour(modality))
         title = words.modality(modality)
         axes.set_title(title, fontsize=11, color=words.colour(modality), fontweight="bold")
-        axes.set_xlabel(f"mean {METRIC.get(metric, metric)}")
+        # panels are narrow
+        axes.set_xlabel(f"mean {words.metric(metric)}".replace(", ", "\n"))
         if metric in ("dice", "nsd"):
             axes.set_xlim(-0.04, 1.04)
             axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "0.5", "", "1"])

@@ -15,7 +15,7 @@ from umdseg.evaluation.inputs import columns_of, in_order
 from umdseg.evaluation.options import BASELINES
 from umdseg.evaluation.predictions import median_subjects
 from umdseg.evaluation.scans import SCANS, read_scans
-from umdseg.evaluation.summary import summarise
+from umdseg.evaluation.summary import main_metric, summarise, without_distance
 from umdseg.files import write_text
 from umdseg.report import words
 from umdseg.report.content import (
@@ -40,7 +40,7 @@ def build_report(run_folder: Path, overlay_subjects: int = 1) -> Path:
     Reads cases.parquet, gap.json, scans.csv, provenance.json, config.yaml, and for the pictures
     predictions/ with the scans their `overlays.json` names. Without gap.json the gap is computed anew;
     whatever else is missing leaves its section out. Tables and figures show scores on the labels' grids,
-    the table of gaps those on the common grid, too.
+    the table of gaps those on the common grid, too. Scores are the Dice, or what was computed in its place.
 
     Args:
         run_folder: folder of a run.
@@ -95,18 +95,21 @@ def _seen(provenance: Mapping[str, Any]) -> str:
 
 def _tables(cases: pd.DataFrame, result: Mapping[str, Any]) -> dict[str, Any]:
     own = cases[~cases["model"].isin(BASELINES)]
-    summary = summarise(cases)
+    metric = main_metric(cases)
+    summary = summarise(cases, metric)
     model = summary[~summary["model"].isin(BASELINES)]
     prompts = [str(p) for p in dict.fromkeys(own["prompt"])]
     return {
         "what": _what(own),
-        "headlines": headlines(result, model),
+        "metric": metric,
+        "blank": int(without_distance(own, metric).sum()),
+        "headlines": headlines(result, model, metric),
         "together": together_cards(model),
         "together_notice": words.together_notice(in_order(columns_of(own))),
         "gaps": gap_rows(result),
-        "forest": _embed(gap_forest(result["gaps"])),
+        "forest": _embed(gap_forest(result["gaps"], metric)),
         "organs": [
-            {"prompt": p, "figure": _embed(organ_dots(model, p)), "table": organ_table(model, p)}
+            {"prompt": p, "figure": _embed(organ_dots(model, p, metric)), "table": organ_table(model, p)}
             for p in prompts
         ],
         "baselines": baseline_rows(summary),

@@ -18,9 +18,10 @@ from umdseg.evaluation.cases import on_grid
 from umdseg.evaluation.inputs import columns_of, in_order
 from umdseg.evaluation.options import BASELINES
 from umdseg.evaluation.predictions import INDEX, prediction_path
+from umdseg.evaluation.summary import main_metric
 from umdseg.report import words
 from umdseg.report.figures import png
-from umdseg.report.words import STAGE, number
+from umdseg.report.words import METRIC, STAGE, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +64,7 @@ def overlay(folder: Path, subject: str, cases: pd.DataFrame) -> tuple[bytes, str
     Args:
         folder: `predictions` of a run folder.
         subject: whose predictions to draw.
-        cases: case table, for the Dice in the corner of each panel and the choice of the prompt.
+        cases: case table, for the score in the corner of each panel and the choice of the prompt.
 
     Returns:
         PNG and caption, or None when scans or predictions are gone.
@@ -75,6 +76,7 @@ def overlay(folder: Path, subject: str, cases: pd.DataFrame) -> tuple[bytes, str
         return None
     index = json.loads(index_path.read_text(encoding="utf-8"))
     table = on_grid(cases)
+    metric = main_metric(table)
     rows = table[(table["subject"] == subject) & ~table["model"].isin(BASELINES)]
     rows = rows.assign(modality=columns_of(rows))
     prompts = _prompts(rows)
@@ -103,7 +105,7 @@ def overlay(folder: Path, subject: str, cases: pd.DataFrame) -> tuple[bytes, str
                 found = plane.cut(read_label(files[modality, stage]), nearest=True)
                 _contours(axes, found, PREDICTION, plane, ids)
                 shown = (rows["modality"] == modality) & (rows["stage"] == stage)
-                _corner(axes, rows[shown & (rows["prompt"] == prompts[stage])])
+                _corner(axes, rows[shown & (rows["prompt"] == prompts[stage])], metric)
             if row == 0:
                 axes.set_title(words.modality(modality), fontsize=11, fontweight="bold")
             if column == 0:
@@ -226,14 +228,14 @@ def _contours(axes: Axes, labels: NDArray[np.float32], colour: str, plane: Plane
         axes.contour(x, y, (labels == label).T.astype(float), levels=[0.5], colors=[colour], linewidths=1.2)
 
 
-def _corner(axes: Axes, rows: pd.DataFrame) -> None:
-    scores = rows.loc[rows["status"] == "ok", "dice"]
+def _corner(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
+    scores = rows.loc[rows["status"] == "ok", metric].dropna()
     if len(scores):
         box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 2.0}
         axes.text(
             0.03,
             0.97,
-            f"Dice {number(float(scores.mean()), 2)}",
+            f"{METRIC[metric]} {number(float(scores.mean()), 2)}",
             transform=axes.transAxes,
             fontsize=9,
             va="top",

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from umdseg.evaluation.inputs import JOINT, parts_of
+from umdseg.metrics.scores import LOWER_IS_BETTER
 
 MODALITY = {"ct": "CT", "pet": "PET", "mr": "MR"}
 STAGE = {"zero_shot": "zero-shot", "adapted": "adapted", "supervised": "supervised"}
@@ -81,6 +82,25 @@ def with_interval(entry: Mapping[str, Any] | None, field: str = "value") -> str:
     if entry is None or entry[field] is None:
         return MISSING
     return f"{number(entry[field])} {interval(entry['ci'])}".strip()
+
+
+def metric(name: str) -> str:
+    """`Dice`, or `HD95 (mm), lower is better`: what a mean is of."""
+    return f"{METRIC.get(name, name)}{', lower is better' if name in LOWER_IS_BETTER else ''}"
+
+
+def gap_of(name: str) -> str:
+    """`gap in Dice`, or `gap in HD95 (mm), negative where the target is worse`."""
+    sign = ", negative where the target is worse" if name in LOWER_IS_BETTER else ""
+    return f"gap in {METRIC.get(name, name)}{sign}"
+
+
+def no_distance(rows: int, name: str) -> str:
+    """That rows are missing in means of a distance."""
+    verb = "has" if rows == 1 else "have"
+    return (
+        f"{count(rows, 'row')} with an empty prediction {verb} no {METRIC[name]}, and no part in its means."
+    )
 
 
 def modality(column: str) -> str:

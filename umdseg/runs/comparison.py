@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from umdseg.errors import UserError, unknown
+from umdseg.evaluation.cases import on_grid
 from umdseg.evaluation.gap import gap
 from umdseg.evaluation.inputs import JOINT, parts_of
 from umdseg.evaluation.match import left_out, matched, other_labels
-from umdseg.evaluation.selection import Selection, columns, holds, scores, stages
+from umdseg.evaluation.selection import Selection, columns, holds, measured, scores, stages
+from umdseg.evaluation.summary import without_distance
 from umdseg.evaluation.whose import counted, per_subject
 from umdseg.evaluation.won_back import won_back
 from umdseg.metrics.scores import METRICS
@@ -56,9 +58,10 @@ def compare(lines: Sequence[Line], against: Sequence[Line], asked: Asked) -> dic
         values are None with a `reason`.
 
     Raises:
-        UserError: inputs or prompts that no line has, or goals that are none.
+        UserError: inputs or prompts that no line has, a metric that a run lacks, or goals that are none.
     """
     refuse_unsupervised(against)
+    _refuse_unmeasured(lines, asked.metric)
     wanted = inputs(lines, asked)
     _refuse_unknown_prompts(lines, asked)
     rows, notes = [], []
@@ -73,6 +76,7 @@ def compare(lines: Sequence[Line], against: Sequence[Line], asked: Asked) -> dic
     for line in (line for line in lines if line.number not in shown):
         notes.append(f"line {line.number}, {line.label}, has rows of {', '.join(columns(line.cases))} only")
     notes += list(_uneven(lines, rows, asked))
+    notes += list(_empty(lines, rows, asked))
     apart = differing(lines)
     told = [{**_told(line), "settings": {n: line.first.asked().get(n) for n in apart}} for line in lines]
     goals = [_told(line) for line in against]
@@ -100,6 +104,19 @@ def _refuse_unknown_prompts(lines: Sequence[Line], asked: Asked) -> None:
     for kind in asked.prompts:
         if kind not in known:
             raise unknown("prompt", kind, known, where="--prompt")
+
+
+def _refuse_unmeasured(lines: Sequence[Line], metric: str) -> None:
+    """Of folds put together one that lacks the metric would leave the means in silence."""
+    for run in (run for line in lines for run in line.runs):
+        known = measured(run.cases)
+        # where the run was asked for a distance and has none, its predictions are empty
+        if metric in (*known, *(run.settings.get("evaluation.metrics") or ())) or not known:
+            continue
+        more = f"evaluation.metrics=[{','.join([*known, metric])}]"
+        expected = f"--metric {' or '.join(known)}; or a run with {more}"
+        what = f"'{metric}' was not computed in a run"
+        raise UserError(what, where=run.path, expected=expected, nearest=f"--metric {known[0]}")
 
 
 def selection_of(column: str) -> Selection:
@@ -204,6 +221,22 @@ def _uneven(lines: Sequence[Line], rows: Sequence[Entry], asked: Asked) -> Itera
             yield from (f"{column} {prompt}, {text}" for text in told)
             if labels:
                 yield f"{column} {prompt}, {names[0]} and {names[1]} have other labels: {labels}"
+
+
+def _empty(lines: Sequence[Line], rows: Sequence[Entry], asked: Asked) -> Iterator[str]:
+    """Lines with predictions that are empty, so that means of a distance are of the others alone."""
+    for row in rows:
+        line = next(line for line in lines if line.number == row["line"])
+        selection = selection_of(row["modality"])
+        for stage in selection.stages(line.cases):
+            held = on_grid(selection.at(stage).rows(line.cases), asked.grid)
+            held = held[(held["prompt"] == row["prompt"]) & (held["status"] == "ok")]
+            number = int(without_distance(held, asked.metric).sum())
+            if number:
+                where = f"line {line.number}, {row['modality']} {row['prompt']}, {stage}"
+                verb = "has" if number == 1 else "have"
+                why = f"{verb} no {asked.metric} (empty prediction) and no part in its means"
+                yield f"{where}: {number} of {len(held)} rows {why}"
 
 
 def _told(line: Line) -> Entry:

@@ -12,9 +12,10 @@ from umdseg.backbones.base import Backbone
 from umdseg.config.schema import Settings
 from umdseg.errors import UserError
 from umdseg.evaluation.cases import case_table, merge, read_cases
+from umdseg.evaluation.inputs import in_order
 from umdseg.evaluation.options import BASELINES
 from umdseg.runs.stages import trained_stage
-from umdseg.vocabulary import Subject
+from umdseg.vocabulary import MODALITIES, Subject
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,8 +42,9 @@ def supervised_rows(
         structures: those scored.
 
     Raises:
-        UserError: a run without rows of stage supervised, on another data set, on none of the subjects or
-            structures; two networks of one modality; the model scored here is such a network itself.
+        UserError: a run without rows of stage supervised, of scans given together, on another data set, on
+            none of the subjects or structures; two networks of one modality; the model scored here is such a
+            network itself.
     """
     runs = [Path(run).expanduser() for run in settings.evaluation.supervised]
     if runs and trained_stage(backbone, settings.adapter.name) == "supervised":
@@ -73,6 +75,7 @@ def _of_run(run: Path, dataset: str) -> pd.DataFrame:
         what = "the run has no rows of stage supervised"
         expected = "a run of a network trained from scratch: train.py model=unet adapter=full"
         raise UserError(what, where=f"{_WHERE}: {run}", expected=expected)
+    rows = _alone(run, rows)
     names = sorted(set(rows["dataset"]))
     if names != [dataset]:
         what = (
@@ -82,6 +85,17 @@ def _of_run(run: Path, dataset: str) -> pd.DataFrame:
     rows = rows[rows["split"] != "train"]
     learned = _trained_on(run)
     return rows if learned is None else rows[rows["modality"].isin(learned)]
+
+
+def _alone(run: Path, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of single scans, between which the gap is."""
+    alone = rows[rows["modality"].isin(MODALITIES)]
+    if alone.empty:
+        together = " and ".join(in_order(map(str, rows["modality"].unique())))
+        what = f"rows of scans given together ({together}) cannot be the supervised reference of single scans"
+        expected = "a network of single scans: train.py model=unet adapter=full fusion=none"
+        raise UserError(what, where=f"{_WHERE}: {run}", expected=expected)
+    return alone
 
 
 def _trained_on(run: Path) -> list[str] | None:

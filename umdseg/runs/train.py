@@ -232,9 +232,6 @@ def _record(job: Job, data: PairedDataModule, cases: pd.DataFrame) -> dict[str, 
         key, _, value = text.lstrip("+").partition("=")
         if key not in places:
             overrides.append(f"{key}={_name(value)}" if key in named else text)
-    scored = on_grid(cases)
-    ok = scored[scored["status"] == "ok"]
-    dice = ok.groupby(["modality", "prompt"])["dice"].mean().round(4).reset_index().to_dict("records")
     return {
         "task": settings.run.task,
         "overrides": overrides,
@@ -245,13 +242,21 @@ def _record(job: Job, data: PairedDataModule, cases: pd.DataFrame) -> dict[str, 
         "modalities": data.trained_modalities(),
         "structures": list(job.structures),
         "training_subjects": len(data.training_subjects()),
-        "macro_dice_on_its_test_split": {f"{d['modality']}/{d['prompt']}": float(d["dice"]) for d in dice},
+        "macro_dice_on_its_test_split": _macro_dice(cases),
         "run": job.hash,
         "code": code_hash(),
         "git": git_commit(),
         "data": job.data,
         "versions": versions(),
     }
+
+
+def _macro_dice(cases: pd.DataFrame) -> dict[str, float]:
+    """Mean Dice by `ct/auto`; empty where it was not computed."""
+    scored = on_grid(cases)
+    ok = scored[(scored["status"] == "ok") & scored["dice"].notna()]
+    means = ok.groupby(["modality", "prompt"])["dice"].mean().round(4).reset_index().to_dict("records")
+    return {f"{row['modality']}/{row['prompt']}": float(row["dice"]) for row in means}
 
 
 def _name(path: str | None) -> str | None:

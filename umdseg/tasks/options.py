@@ -38,12 +38,12 @@ class FitOptions:
         negative_clicks: most clicks outside it.
         ema: decay of a running average of the trained tensors that is validated and kept in their place
             (0.99, say); None = none.
-        validate_every: steps between scores of the validation subjects; 0 = none.
+        validate_every: steps between scores of the validation subjects, at most `steps`; 0 = none.
         validation_patches: places looked at then, the same every time, in every modality of their subject.
         early_stop: stop after so many scores in a row without a better one, and keep the best tensors;
             None = never.
         copy_parts: before fitting, module -> the module of the same shapes it takes its weights from.
-        export_weights: after fitting, write the network's weights (fp16 safetensors) here; None = do not.
+        export_weights: after fitting, write the network's weights here (fp16, NAME.safetensors); None = no.
     """
 
     steps: int = 200
@@ -87,4 +87,10 @@ class FitOptions:
                 "nothing is validated, so nothing can stop early",
                 where="fit.early_stop",
                 expected="fit.validate_every=STEPS as well, or null",
+            )
+        if 0 < self.steps < self.validate_every:
+            raise UserError(
+                f"every {self.validate_every} steps, of {self.steps}: nothing would ever be validated",
+                where="fit.validate_every",
+                expected=f"at most fit.steps ({self.steps}), or 0",
             )

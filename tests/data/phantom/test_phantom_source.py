@@ -158,6 +158,8 @@ def test_one_map_under_two_names_is_refused(folder: Folder, tmp_path: Path) -> N
         ({"copies": 0}, "copies"),
         ({"deform": -1.0}, "deform"),
         ({"extent_mm": [400.0, 300.0]}, "three lengths"),
+        ({"extent_mm": [400.0, float("nan"), 300.0]}, "three lengths"),
+        ({"deform": float("nan")}, "the others >= 0"),
     ],
 )
 def test_options_of_maps_that_cannot_be(

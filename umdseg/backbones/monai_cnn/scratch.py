@@ -65,7 +65,7 @@ class UnetOptions(ModelOptions):
         if len(window) != 3 or any(edge <= 0 or edge % divisor for edge in window):
             expected = f"three multiples of {divisor}, 2^(levels - 1)"
             raise UserError(f"a window of {list(window)}", where="model.window", expected=expected)
-        if any(edge <= 0 for edge in self.spacing):
+        if not all(edge > 0 for edge in self.spacing):
             where = "model.spacing"
             raise UserError(f"a spacing of {list(self.spacing)} mm", where=where, expected="above 0")
 

@@ -82,11 +82,11 @@ class PhantomOptions(DataOptions):
         super().validate()
         if self.tracer not in TRACERS:
             raise unknown("tracer", self.tracer, TRACERS, where="data.tracer")
-        if self.copies < 1 or self.deform < 0 or self.procedural < 0:
+        if self.copies < 1 or not self.deform >= 0 or self.procedural < 0:
             given = f"copies={self.copies}, deform={self.deform}, procedural={self.procedural}"
             where, expected = "data.copies, data.deform, data.procedural", "copies >= 1, the others >= 0"
             raise UserError(f"{given} is out of range", where=where, expected=expected)
-        if len(self.extent_mm) != 3 or not min(self.extent_mm) >= 100:
+        if len(self.extent_mm) != 3 or not all(length >= 100 for length in self.extent_mm):
             expected = "three lengths in mm, each 100 or more"
             raise UserError(f"{self.extent_mm} is no extent", where="data.extent_mm", expected=expected)
         more = bool(self.label_ids) or self.copies != 1 or self.procedural != 0
