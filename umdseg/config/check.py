@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
-from typing import Any, get_origin, get_type_hints
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 
@@ -18,6 +18,7 @@ from umdseg.config.hardware import hardware_problems
 from umdseg.config.places import place_problems
 from umdseg.config.recipes import without_foreign
 from umdseg.config.schema import COMPONENTS, FIXED, RunOptions, Settings, options_of
+from umdseg.config.typed import complete_tables, fits_nothing, unread, with_tables, without_a_fusion
 from umdseg.config.values import Problem, check_together, check_values
 from umdseg.errors import UserError
 from umdseg.registry import resolve
@@ -120,11 +121,16 @@ def examine(door: str, overrides: Sequence[str], search: Sequence[str] = ()) -> 
     outcome.problems.extend(found)
     if not found:
         outcome.plain, outcome.notices = without_foreign(outcome.plain, choices, explicit)
-        _complete_tables(door, outcome)
+        complete_tables(door, outcome.plain, outcome.overrides)
         _fill(outcome, tables)
-        outcome.problems.extend(_beside_the_point(door, outcome, explicit))
     if outcome.settings is not None:
         outcome.problems.extend(_door(door, outcome.settings.run.task))
+        foreign = without_a_fusion(outcome.settings, explicit)
+        outcome.lacking += [problem.path for problem in foreign]
+        outcome.problems += foreign
+        if door == "evaluate":
+            outcome.problems.extend(fits_nothing(outcome.settings))
+            outcome.notices.extend(unread(outcome.settings, explicit))
         outcome.settings = replace(
             outcome.settings,
             explicit=frozenset(explicit),
@@ -152,7 +158,7 @@ def _fill(outcome: Checked, tables: Mapping[str, dict[str, Any]]) -> None:
         cls = fixed or _component(section, given, outcome)
         if cls is not None:
             known = len(problems)
-            given = outcome.plain[section] = _with_tables(cls, section, given, tables)
+            given = outcome.plain[section] = with_tables(cls, section, given, tables)
             typed[section] = build(cls, given, section, problems, flat)
             if section in COMPONENTS:
                 outcome.lacking += [p.path for p in problems[known:] if p.given == UNKNOWN]
@@ -165,64 +171,6 @@ def _fill(outcome: Checked, tables: Mapping[str, dict[str, Any]]) -> None:
             problems.extend(hardware_problems(settings.trainer))
         problems.extend(_self_checks(settings, problems))
         outcome.settings = settings
-
-
-def _complete_tables(door: str, outcome: Checked) -> None:
-    """One entry of a table given on the command line changes that entry; the others keep their defaults.
-
-    Hydra knows only the tables that stand in a file, and would make a new one with that entry alone.
-    """
-    for section in (*COMPONENTS, *FIXED):
-        given = outcome.plain.get(section)
-        cls = FIXED.get(section) or _component(section, given, Checked())
-        if cls is None or not isinstance(given, dict):
-            continue
-        for spec in fields(cls):
-            below = [text for text in outcome.overrides if text.startswith(f"++{section}.{spec.name}.")]
-            if not below or get_origin(get_type_hints(cls)[spec.name]) is not dict:
-                continue
-            others = [text for text in outcome.overrides if text not in below]
-            there, _, problems = composed(door, others)
-            if not problems and there[section].get(spec.name) is None and spec.default_factory is not MISSING:
-                given[spec.name] = {**spec.default_factory(), **given[spec.name]}
-
-
-def _beside_the_point(door: str, outcome: Checked, explicit: Collection[str]) -> Iterator[Problem]:
-    """What was typed and would change nothing, where somebody who typed it expects that it does."""
-    settings = outcome.settings
-    if settings is None:
-        return
-    if settings.fusion.name == "none" and not settings.fusion.path and not settings.adapter.path:
-        for key in sorted(explicit - {"fusion.name", "fusion.path"}):
-            if key.startswith("fusion."):
-                # a sweep over fusions drops it where there is none
-                outcome.lacking.append(key)
-                yield Problem(key, "an option of a fusion, and there is none", "a fusion: fusion=gated")
-    if door != "evaluate":
-        return
-    if settings.run.ckpt_path:
-        expected = "adapter.path=RUN/adapter, which a finished run holds; train.py goes on from a checkpoint"
-        yield Problem("ckpt_path", f"'{settings.run.ckpt_path}', which evaluate.py does not read", expected)
-    if settings.run.overfit:
-        yield Problem(
-            "overfit", "true, but evaluate.py fits nothing", "data.split=train scores who is trained on"
-        )
-    unread = sorted(key for key in explicit if key.startswith(("fit.", "data.train_modalities")))
-    if unread:
-        outcome.notices.append(f"not used by evaluate.py, which fits nothing: {' '.join(unread)}")
-    if str(settings.trainer.devices) not in ("1", "auto"):
-        outcome.notices.append(f"trainer.devices={settings.trainer.devices}: evaluate.py works on one device")
-
-
-def _with_tables(cls: type, section: str, given: Any, tables: Mapping[str, dict[str, Any]]) -> Any:
-    """A table given on the command line replaces the one in the files; Hydra would merge them."""
-    hints = get_type_hints(cls)
-    told = {
-        key: value
-        for key, hint in hints.items()
-        if get_origin(hint) is dict and (value := tables.get(f"{section}.{key}")) is not None
-    }
-    return {**given, **told} if isinstance(given, Mapping) else given
 
 
 def _with_defaults(settings: Settings) -> Settings:

@@ -25,48 +25,14 @@ from umdseg.data.verdict import Finding, Level
 from umdseg.inference.precision import autocast
 from umdseg.preflight.check import Check, count
 from umdseg.preflight.cost import Cost, product_throughput, throughput, writing
-from umdseg.preflight.fused import Joined
 from umdseg.preflight.plans import Plan, plan_of
 from umdseg.preflight.plans.base import prepared_shape
 from umdseg.preflight.plans.tried import TriedPlan
+from umdseg.preflight.work import Work
 
 # reading, resampling and scoring one voxel of a scan's own grid for one structure: CPU seconds measured on
 # three phantom scans (13 structures, Dice; 2.0e-8 to 2.3e-8), without the network
 _VOXEL_S = 2.2e-8
-
-
-@dataclass(frozen=True)
-class Work:
-    """What the run will do.
-
-    Attributes:
-        train: grids of the training scans.
-        score: grids of the scored scans.
-        names: structures asked for.
-        known: those of them that the model can be asked for by class.
-        stages: how often every scored scan is predicted.
-        fits: whether anything is fitted.
-        channels: scans that one prediction takes together, brought onto the first one's grid.
-        joined: what a fusion changes; None without one.
-        together: (grid, passes per window) of what the fused model predicts, beside `score`.
-        unknown: scans whose grid is not known, because the run makes them or they are broken.
-    """
-
-    train: Sequence[Grid]
-    score: Sequence[Grid]
-    names: Sequence[str]
-    known: Sequence[str]
-    stages: int
-    fits: bool
-    unknown: int = 0
-    channels: int = 1
-    joined: Joined | None = None
-    together: Sequence[tuple[Grid, int]] = ()
-
-    @property
-    def grids(self) -> list[Grid]:
-        """Of everything that is predicted."""
-        return [*self.score, *(grid for grid, _ in self.together)]
 
 
 def estimate(settings: Settings, backbone: Backbone, work: Work) -> list[Check]:

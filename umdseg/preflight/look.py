@@ -20,11 +20,12 @@ from umdseg.preflight import model, together
 from umdseg.preflight.check import Check
 from umdseg.preflight.configuration import configuration
 from umdseg.preflight.deep import voxels
-from umdseg.preflight.estimate import Work, estimate
+from umdseg.preflight.estimate import estimate
 from umdseg.preflight.files import dataset_of, headers_of
 from umdseg.preflight.fused import Joined, join
 from umdseg.preflight.people import splits
 from umdseg.preflight.windows import window
+from umdseg.preflight.work import Work
 from umdseg.runs.stages import measures_before
 from umdseg.vocabulary import Modality, Subject
 
