@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from umdseg import registry
 from umdseg.adapters import AdapterCard, build, load_adapter
 from umdseg.adapters.card import FILE
 from umdseg.adapters.lora import LoraOptions
@@ -47,6 +48,13 @@ def test_the_card_says_what_loading_needs(tmp_path: Path) -> None:
     assert values["new_structures"] == {"tumour": 256}
     assert values["preprocessing"]["spacing"] == list(model().card.spacing)
     assert {"umdseg", "torch", "monai", "peft"} <= set(values["versions"])
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "bitfit"])
+def test_targets_that_are_no_regular_expression_are_refused(method: str) -> None:
+    options = registry.resolve("adapter", method).Options(name=method, targets="encoder.[")
+    with pytest.raises(UserError, match=r"(?s)'encoder\.\[' is no regular expression.*adapter\.targets"):
+        build(options).inject(model())
 
 
 def test_peft_itself_reads_the_folder(tmp_path: Path) -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 
-from umdseg import adapters, inference, load_backbone
+from umdseg import adapters, inference, load_backbone, registry
 from umdseg.adapters import Adapter, AdapterCard
 from umdseg.adapters.full import FullTuning
 from umdseg.adapters.lora import Lora, LoraOptions
 from umdseg.adapters.none import NoAdapter
+from umdseg.adapters.peft import WEIGHTS
 from umdseg.backbones import Backbone
 from umdseg.errors import UserError
 from umdseg.tasks import FitOptions, SegmentTask
-from umdseg.vocabulary import Batch, Prompt
+from umdseg.vocabulary import Batch, Origin, Prompt
 
 ROUTES = ("pet", "mr")
 ASKED = [Prompt("liver"), Prompt("spleen", "point", ((20.0, 20.0, 20.0),), (1,))]
@@ -139,19 +142,68 @@ def test_a_mixed_batch_trains_each_adapter_on_its_own_samples() -> None:
     task._step(mixed, 0).backward()  # type: ignore[no-untyped-call]
     for name, share in (("pet", 2 / 3), ("mr", 1 / 3)):
         single, other = lora(routes=())
-        mine = {k: p for k, p in backbone.named_parameters() if f".{name}." in k}
+        mine = {k: p for k, p in backbone.named_parameters() if f".@{name}." in k}
         alone = {k: p for k, p in single.named_parameters() if p.requires_grad}
         with torch.no_grad():
             for key, parameter in alone.items():
-                parameter.copy_(mine[key.replace(".default.", f".{name}.")])
+                parameter.copy_(mine[key.replace(".default.", f".@{name}.")])
         task = SegmentTask(single, other, FitOptions(point_share=0.0), ("liver",))
         task._step(mixed.of(name), 0).backward()  # type: ignore[no-untyped-call]
         for key, parameter in alone.items():
-            got = mine[key.replace(".default.", f".{name}.")].grad
+            got = mine[key.replace(".default.", f".@{name}.")].grad
             if parameter.grad is None:
                 assert got is None
             else:
                 torch.testing.assert_close(got, share * parameter.grad, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("routes", [("1", "2"), ("conv1", "net", "weight", "lora")])
+@pytest.mark.parametrize("method", ["lora", "ia3", "dora"])
+def test_a_route_may_be_called_what_modules_are_called(
+    method: str, routes: tuple[str, ...], tmp_path: Path
+) -> None:
+    def adapted(per: str | None, names: Sequence[str]) -> tuple[Backbone, Adapter]:
+        backbone = base()
+        rows = backbone.add_structures(["tumour"])
+        adapter = adapters.build(registry.resolve("adapter", method).Options(name=method, per=per))
+        adapter.inject(backbone, rows, names)
+        return backbone, adapter
+
+    alone, one = adapted(None, ())
+    one.save(tmp_path / "one", alone, AdapterCard.describe(alone))
+    wanted = set(load_file(tmp_path / "one" / WEIGHTS))
+    backbone, adapter = adapted("site", routes)
+    move(backbone, 2)
+    folder = tmp_path / "several"
+    adapter.save(folder, backbone, AdapterCard.describe(backbone))
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == set(routes)
+    for route in routes:
+        assert set(load_file(folder / route / WEIGHTS)) == wanted
+    fresh = base()
+    adapters.load_adapter(folder, fresh)
+    found = dict(fresh.named_parameters())
+    assert all(torch.equal(found[name], value) for name, value in backbone.named_parameters())
+    # two are enough: the tensors say the rest
+    for route in routes[:2]:
+        asked, site = [*ASKED, Prompt("tumour")], Origin("ct", site=route)
+        with torch.no_grad(), backbone.routed(site), fresh.routed(site):
+            logits = [model.decode(model.encode(image()), asked) for model in (backbone, fresh)]
+        assert torch.equal(*logits)
+        if method == "lora":
+            plain = base()
+            plain.add_structures(["tumour"])
+            plain.net = PeftModel.from_pretrained(plain.net, str(folder / route))
+            assert torch.equal(answer(plain, None, asked), logits[0])
+
+
+def test_a_saved_route_that_lacks_layers_is_refused(tmp_path: Path) -> None:
+    backbone, adapter = lora()
+    adapter.save(tmp_path / "a", backbone, AdapterCard.describe(backbone))
+    file = tmp_path / "a" / "mr" / WEIGHTS
+    left = {name: value for name, value in load_file(file).items() if ".layers.1." not in name}
+    save_file(left, file)
+    with pytest.raises(UserError, match=r"(?s)missing .*\.layers\.1\..*mr"):
+        adapters.load_adapter(tmp_path / "a", base())
 
 
 @pytest.mark.parametrize("modality", ["pet", "ct"])
@@ -165,7 +217,9 @@ def test_sessions_take_the_adapter_of_their_scan(modality: str) -> None:
     if modality == "pet":
         adapter = Lora(LoraOptions(rank=2))
         adapter.inject(plain)
-        values = {k.replace(".pet.", ".default."): p for k, p in backbone.named_parameters() if ".pet." in k}
+        values = {
+            k.replace(".@pet.", ".default."): p for k, p in backbone.named_parameters() if ".@pet." in k
+        }
         with torch.no_grad():
             for key, parameter in plain.named_parameters():
                 if parameter.requires_grad:

@@ -122,7 +122,7 @@ def test_a_mixed_batch_gives_every_tracers_adapter_its_gradient() -> None:
     batch = Batch(image, label, affine, ["pet"] * 3, ["s"] * 3, ["FDG", "PSMA", "FDG"], ("liver",))
     task = SegmentTask(backbone, backbone.adapter, FitOptions(point_share=0.0), ("liver",))
     task._step(batch, 0).backward()  # type: ignore[no-untyped-call]
-    moved = {route: sum(f".{route}." in k and p.grad is not None and p.grad.any() for k, p in
+    moved = {route: sum(f".@{route}." in k and p.grad is not None and p.grad.any() for k, p in
                         backbone.named_parameters()) for route in ("fdg", "psma")}  # fmt: skip
     assert moved["fdg"] == moved["psma"] > 0
 

@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 import torch
 
+from umdseg import load_backbone
 from umdseg.backbones.card import Intensity
 from umdseg.data.augment import AugmentationOptions
 from umdseg.data.datamodule import PairedDataModule
 from umdseg.data.paired import PairedBatch, PairedItem
 from umdseg.data.preprocess import Preprocessing
 from umdseg.data.sources.manifest import ManifestOptions, ManifestSource
+from umdseg.fusion import build
+from umdseg.fusion.late import LateOptions
+from umdseg.tasks.fused import together
 
 MODALITIES = ("ct", "pet", "mr")
 WINDOW = Intensity("window", 0.0, 100.0)
@@ -154,6 +158,30 @@ def test_the_scan_that_leads_is_never_misaligned(module, held, weights, lead: st
     assert lead in first
     others = [m for m in first if m != lead]
     assert not any(torch.equal(first[m], second[m]) for m in others)
+
+
+def test_the_label_lies_on_whatever_scan_is_left_to_lead(module) -> None:
+    moved = AugmentationOptions(**OFF, misalign_mm=6.0, mirror=True)
+    chosen = {"augment": True, "foreground": 1.0, "batch_size": 4, "patches_per_epoch": 240}
+    loader = module({"A": MODALITIES}, augmentation=moved, **chosen).train_dataloader()
+    fused = build(LateOptions(dropout=0.5), load_backbone("vista3d_tiny", "random"), MODALITIES, "ct")
+    shifts: dict[str, list[float]] = {m: [] for m in MODALITIES}
+    for number, batch in enumerate(loader):
+        given = together(batch, fused, seed=0, number=number)
+        for sample, (asked, there) in enumerate(zip(batch.asked, given.present, strict=True)):
+            # by hand: of CT, MR and PET the first that is left
+            lead = next(m for m in ("ct", "mr", "pet") if there[MODALITIES.index(m)])
+            found = np.argwhere(given.label[sample, 0].numpy() == 2)
+            blob = centre(batch.image[lead][sample])
+            if not asked or not len(found) or (blob < 6).any() or (blob > 13).any():
+                continue
+            # half a voxel is what the nearest of a label's voxels may be away
+            np.testing.assert_allclose(found.mean(axis=0), blob, atol=0.8)
+            before = np.argwhere(batch.label[sample, 0].numpy() == 2).mean(axis=0)
+            shifts[lead].append(3.0 * float(np.abs(before - blob).max()))
+    # the scans that came to lead had been moved
+    assert all(max(shifts[m]) > 2.5 for m in ("pet", "mr"))
+    assert max(shifts["ct"]) < 1.5
 
 
 @pytest.mark.parametrize("reference", ["ct", "mr"])

@@ -11,12 +11,14 @@ import torch
 
 from umdseg import inference, load_backbone
 from umdseg.backbones import Backbone
+from umdseg.config.check import check
 from umdseg.data.geometry import Grid, Volume
 from umdseg.errors import UserError
 from umdseg.fusion import Fused, build, load_fusion, save_fusion
 from umdseg.fusion.late import LateFusion, LateOptions
 from umdseg.fusion.saved import FILE, FusionCard
 from umdseg.inference.together import open_together
+from umdseg.runs.saved import with_fusion
 from umdseg.vocabulary import UNITS, Modality, Prompt, Scan, Subject
 
 ALL: tuple[Modality, ...] = ("ct", "pet", "mr")
@@ -109,6 +111,20 @@ def test_new_cards_name_the_order(tmp_path: Path) -> None:
     card = FusionCard.read(tmp_path / "fusion")
     assert (card.modalities, card.order) == (["ct", "pet", "mr"], ["ct", "mr", "pet"])
     assert load_fusion(tmp_path / "fusion", tiny()).part(["pet", "mr"]).leading == "mr"
+
+
+def test_an_option_that_no_fusion_has_is_refused_and_a_missing_one_is_its_default(tmp_path: Path) -> None:
+    folder = tmp_path / "fusion"
+    save_fusion(fused("ct"), folder)
+    facts = json.loads((folder / FILE).read_text())
+    del facts["options"]["dropout"]
+    (folder / FILE).write_text(json.dumps(facts))
+    assert load_fusion(folder, tiny()).options.dropout == 0.25
+    (folder / FILE).write_text(json.dumps(facts | {"options": {"drop_out": 0.5}}))
+    with pytest.raises(UserError, match=r"(?s)'late'.*'drop_out'.*fusion.*did you mean: dropout"):
+        load_fusion(folder, tiny())
+    with pytest.raises(UserError, match="'drop_out'"):
+        with_fusion(check("evaluate", [f"fusion.path={folder}", "model=vista3d_tiny"]))
 
 
 def test_an_order_of_other_modalities_is_refused() -> None:

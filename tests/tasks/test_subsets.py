@@ -61,3 +61,12 @@ def test_prompts_name_the_scans_that_the_model_was_given(
         for asked in task.prompted:
             found[asked.subject].add(asked.subset)
     assert found == {"a": {"ct", "pet", "ct+pet"}, "b": {"ct"}}
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(None, 2e-2), (1e-3, 1e-3)])
+def test_a_fusion_without_an_adapter_learns_at_its_own_rate(given: float | None, wanted: float) -> None:
+    fused = build(LateOptions(), load_backbone("vista3d_tiny", "random").requires_grad_(False), MODALITIES)
+    adapter = NoAdapter(NoAdapter.Options(name="none"))
+    optimizer = SegmentTask(fused, adapter, FitOptions(lr=given), ["liver"]).configure_optimizers()
+    # late fusion's few weights, by the number; of the warm-up's end
+    assert [group["initial_lr"] for group in optimizer["optimizer"].param_groups] == [wanted]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import ClassVar, cast
 import torch
 
 from umdseg.adapters.base import Adapter, AdapterOptions
+from umdseg.adapters.layers import compiled
 from umdseg.backbones.base import Backbone
 from umdseg.errors import UserError
 
@@ -54,7 +54,7 @@ class FullTuning(Adapter):
                 expected="null, or adapter=lora",
             )
         targets = cast(FullOptions, self.options).targets
-        chosen = re.compile(targets or "")
+        chosen = compiled(targets or "", "adapter.targets")
         trained = {name for name, _ in backbone.net.named_parameters() if chosen.match(name)}
         if not trained:
             raise UserError(

@@ -21,6 +21,9 @@ from umdseg.errors import UserError
 WEIGHTS = "adapter_model.safetensors"
 # peft's own name for the only adapter; it is saved without a folder of its own
 SINGLE = "default"
+# before a route in peft's names: of an adapter peft does not save what has another adapter's name as any part
+# of its own, so no module may be called what an adapter is (site `1` beside `blocks.1.conv`)
+MARK = "@"
 
 
 @dataclass
@@ -77,7 +80,7 @@ class PeftAdapter(Adapter):
         pattern = pattern_of(backbone.net, targets, chosen) if targets else ""
         config = self.config(backbone, rows, targets, pattern)
         shared = [layer for layer in layers(backbone.net) if len(layer.names) > 1]
-        first, *others = self.routes or (SINGLE,)
+        first, *others = self._names
         try:
             with warnings.catch_warnings():
                 # grouped convolutions: peft cannot fold them, `peft_conv` can
@@ -109,8 +112,13 @@ class PeftAdapter(Adapter):
             net.base_model.disable_adapter_layers()
         else:
             net.base_model.enable_adapter_layers()
-            net.set_adapter(route)
+            net.set_adapter(MARK + route)
         self._keep_training()
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        """What peft calls each adapter."""
+        return tuple(MARK + route for route in self.routes) or (SINGLE,)
 
     def _keep_training(self) -> None:
         # peft freezes what it makes inactive; here the other routes' adapters train in the same step
@@ -126,7 +134,7 @@ class PeftAdapter(Adapter):
             self._keep_training()
 
     def _merge(self, backbone: Backbone, route: str | None = None) -> None:
-        backbone.net = _unwrapped(_wrapper(backbone), fold=route or SINGLE)
+        backbone.net = _unwrapped(_wrapper(backbone), fold=MARK + route if route else SINGLE)
 
     def _unload(self, backbone: Backbone) -> None:
         backbone.net = _unwrapped(_wrapper(backbone))
@@ -136,6 +144,8 @@ class PeftAdapter(Adapter):
         net.save_pretrained(str(folder), save_embedding_layers=False, state_dict=_tensors(net))
         # peft's template of a model card, empty; the facts are in umdseg_adapter.json
         (folder / "README.md").unlink(missing_ok=True)
+        for route in self.routes:
+            (folder / f"{MARK}{route}").rename(folder / route)
 
     def read(self, folder: Path, backbone: Backbone) -> None:
         """Load peft's file, refusing anything but exactly this adapter's tensors."""
@@ -145,8 +155,9 @@ class PeftAdapter(Adapter):
         from umdseg.backbones.weights import check_fit, read_state
 
         net = _wrapper(backbone)
-        for name in self.routes or (SINGLE,):
-            path = folder / name / WEIGHTS if self.routes else folder / WEIGHTS
+        for name in self._names:
+            # "" for the only one
+            path = folder / name.partition(MARK)[2] / WEIGHTS
             state = read_state(path)
             own = get_peft_model_state_dict(
                 net, state_dict=_tensors(net), adapter_name=name, save_embedding_layers=False

@@ -56,5 +56,6 @@ def routes_of(origins: Iterable[Origin], per: Per) -> list[str]:
 
 def _key(name: str) -> str:
     key = _ODD.sub("_", name.strip().lower())
-    # a module cannot be called what dictionaries of modules already have; peft keeps `default` for itself
+    # saved adapters call their routes so: peft's names once were the routes, and a module cannot be called
+    # what dictionaries of modules already have, nor one of several adapters `default`
     return f"{key}_" if key == "default" or hasattr(nn.ModuleDict(), key) else key

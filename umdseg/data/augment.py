@@ -35,7 +35,7 @@ class AugmentationOptions:
             resolve 4 to 8 mm).
         mr_bias: coefficients of a smooth bias field of MR, drawn up to this (0.3 as MONAI's RandBiasField).
         misalign_mm: in paired samples, every scan but the reference moves by up to this along each axis, as
-            breathing and motion between two scans do; labels stay.
+            breathing and motion between two scans do; the label stays with the scan that leads.
         mirror: turn each axis round half the time; refused where structures have a left and a right.
     """
 

@@ -34,6 +34,7 @@ class PairedItem:
     asked: str
     annotated: torch.Tensor
     site: str = ""
+    labels: dict[Modality, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -53,6 +54,8 @@ class PairedBatch:
         asked: the structure each patch was drawn for and holds, "" where it was drawn anywhere.
         annotated: (B, K) bool, whether the sample's label tells about each of `structures`.
         site: where the subject was scanned, one per sample.
+        labels: modality -> `label` as it lies on that scan, of scans that augmentation has moved: the one to
+            use for samples in which that scan leads because those before it are left out.
     """
 
     image: dict[Modality, torch.Tensor]
@@ -65,6 +68,7 @@ class PairedBatch:
     asked: list[str]
     annotated: torch.Tensor
     site: list[str] = field(default_factory=list)
+    labels: dict[Modality, torch.Tensor] = field(default_factory=dict)
 
     def joined(self) -> Batch:
         """The same as one batch whose image channels are the modalities."""
@@ -126,14 +130,17 @@ class PairedPatches(Draws[PairedItem]):
         read = {m: read_on(scan, target) for m, scan in scans.items()}
         _, label, affine = read[source]
         image = {m: torch.zeros(1, *self.window) for m in self.modalities}
-        there = dict.fromkeys(self.modalities, False)
+        there, labels = dict.fromkeys(self.modalities, False), {}
         for m in [m for m in self.modalities if m in read]:
             place = self._misplaced(subject, m, target, rng)
-            part = read[m][0] if place is target else read_on(scans[m], place)[0]
+            part = read[m][0]
+            if place is not target:
+                part, labels[m] = read_on(scans[m], place)[0], read_on(scans[source], place)[1]
             image[m] = self.augmented(part, affine, m, rng)
             there[m] = m == self._leading(subject) or reaches(self._field(subject, m), place)
         axes = self.turned(rng)
         image = {m: mirrored(part, axes) for m, part in image.items()}
+        labels = {m: mirrored(moved, axes) for m, moved in labels.items()}
         label, affine = mirrored(label, axes), mirrored_affine(affine, self.window, axes)
         # on another lattice than its own a thin structure may miss every voxel
         held = value is not None and bool((label == value).any())
@@ -141,7 +148,8 @@ class PairedPatches(Draws[PairedItem]):
         tracer = {m: (subject.scans[m].tracer_or_sequence or "") if m in read else "" for m in image}
         asked = self.name(value if held else None)
         told = self.annotated(subject)
-        return PairedItem(image, present, label, affine, subject.id, tracer, asked, told, subject.site)
+        site = subject.site
+        return PairedItem(image, present, label, affine, subject.id, tracer, asked, told, site, labels)
 
     def _leading(self, subject: Subject) -> Modality:
         """The modality that a fusion starts from (`Fused.order`): the reference, where that is among them."""
@@ -224,6 +232,7 @@ def needed(subject: Subject, modalities: Sequence[Modality], reference: Referenc
 def collate_pairs(items: Sequence[PairedItem], structures: tuple[str, ...]) -> PairedBatch:
     """Samples -> batch; `structures` are what label values 1, 2, ... stand for."""
     modalities = list(items[0].image)
+    moved = [m for m in modalities if any(m in item.labels for item in items)]
     return PairedBatch(
         image={m: torch.stack([item.image[m] for item in items]) for m in modalities},
         present=torch.stack([item.present for item in items]),
@@ -235,6 +244,7 @@ def collate_pairs(items: Sequence[PairedItem], structures: tuple[str, ...]) -> P
         asked=[item.asked for item in items],
         annotated=torch.stack([item.annotated for item in items]),
         site=[item.site for item in items],
+        labels={m: torch.stack([item.labels.get(m, item.label) for item in items]) for m in moved},
     )
 
 

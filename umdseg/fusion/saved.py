@@ -11,9 +11,10 @@ from typing import Any
 from umdseg import registry
 from umdseg.backbones.base import Backbone
 from umdseg.backbones.record import check_record, record_of
-from umdseg.errors import UserError
+from umdseg.errors import UserError, unknown
 from umdseg.files import atomic_folder, write_json
 from umdseg.fusion.base import Fused
+from umdseg.fusion.options import FusionOptions
 from umdseg.vocabulary import Modality
 
 FILE, WEIGHTS = "umdseg_fusion.json", "fusion.safetensors"
@@ -58,6 +59,19 @@ class FusionCard:
     def leading(self) -> list[Modality]:
         """The modalities in the order in which they led in training, also of older files."""
         return self.order or sorted(self.modalities, key=lambda modality: modality != self.reference)
+
+    def chosen(self, folder: Path) -> FusionOptions:
+        """The options that the fusion saved in `folder` was made with, defaults where it says none.
+
+        Raises:
+            UserError: the card names options that the fusion does not have.
+        """
+        made: type[FusionOptions] = registry.resolve("fusion", self.kind).Options
+        known = {f.name for f in fields(made)} - {"name", "path"}
+        foreign = sorted(set(self.options) - known)
+        if foreign:
+            raise unknown(f"option of fusion '{self.kind}'", foreign[0], known, where=folder)
+        return made(name=self.kind, path=str(folder), **self.options)
 
     @classmethod
     def of(cls, fused: Fused, adapter: str | None = None, seen: Sequence[str] = ()) -> FusionCard:
@@ -139,7 +153,7 @@ def load_fusion(folder: Path | str, backbone: Backbone, subsets: bool | None = N
         told = f"the fusion was made for weights {card.base_sha256}, not {backbone.state_sha256}"
         raise UserError(told, where=folder)
     factory: type[Fused] = registry.resolve("fusion", card.kind)
-    options = factory.Options(name=card.kind, path=str(folder), **card.options)
+    options = card.chosen(folder)
     options = options if subsets is None else replace(options, subsets=subsets)
     more = {"structures": card.structures} if card.kind == "late" else {}
     fused = factory(backbone, options, card.modalities, card.leading, **more)

@@ -29,8 +29,7 @@ def with_fusion(settings: Settings) -> Settings:
     if folder is None:
         return settings
     card = FusionCard.read(folder)
-    made: type[FusionOptions] = resolve("fusion", card.kind).Options
-    options = made(**{"name": card.kind, "path": str(folder), **card.options})
+    options = card.chosen(folder)
     name = _base_of(settings, card)
     _refuse_contradictions(settings, options)
     if "fusion.subsets" in settings.explicit:

@@ -12,7 +12,7 @@ from umdseg.backbones.base import Backbone, Features
 from umdseg.data.paired import PairedBatch
 from umdseg.errors import UserError
 from umdseg.fusion.base import Fused
-from umdseg.fusion.presence import drop, subsets
+from umdseg.fusion.presence import drop, leads, subsets
 from umdseg.seeds import generator
 from umdseg.vocabulary import Batch
 
@@ -26,6 +26,8 @@ def together(
 ) -> Batch:
     """One batch, as the task takes it; a paired one with the fusion's share of modalities left out.
 
+    The label follows the scan that leads then: augmentation may have moved it beside the others.
+
     Args:
         batch: of single scans, or of pairs.
         backbone: None, or the fused model whose `dropout` decides what is left out.
@@ -38,8 +40,18 @@ def together(
     joined = batch.joined()
     if isinstance(backbone, Fused) and joined.present is not None:
         rng = generator(seed, "modality dropout", number, rank)
-        joined = replace(joined, present=drop(joined.present, backbone.options.dropout, rng))
+        present = drop(joined.present, backbone.options.dropout, rng)
+        joined = replace(joined, present=present, label=_label(batch, leads(present, backbone.order)))
     return joined
+
+
+def _label(batch: PairedBatch, lead: torch.Tensor) -> torch.Tensor:
+    """(B, 1, X, Y, Z): each sample's label as it lies on the scan that leads, moved as that is."""
+    label = batch.label
+    for modality, moved in batch.labels.items():
+        leading = lead == list(batch.image).index(modality)
+        label = torch.where(leading.reshape(-1, 1, 1, 1, 1), moved, label)
+    return label
 
 
 def encoded(backbone: Backbone, batch: Batch) -> Features:

@@ -16,7 +16,8 @@ class FitOptions:
 
     Attributes:
         steps: optimizer steps.
-        lr: peak learning rate (AdamW); None = the adapter's own default.
+        lr: peak learning rate (AdamW); None = the adapter's own default, or the fusion's
+            where there is no adapter.
         weight_decay: AdamW weight decay.
         warmup: share of the steps over which the learning rate rises linearly; cosine decay after it.
         grad_clip: gradients are scaled down to this global norm; 0 = not at all.

@@ -68,7 +68,9 @@ class SegmentTask(LightningModule):
         self.targets = (called(backbone.modalities),) if isinstance(backbone, Fused) else tuple(targets)
         method = adapter.method if adapter else "none"
         self.method = method
-        self.lr = (adapter or Adapter).default_lr if options.lr is None else options.lr
+        # without an adapter the fusion is all there is
+        trained = backbone if method == "none" and isinstance(backbone, Fused) else adapter or Adapter
+        self.lr = trained.default_lr if options.lr is None else options.lr
         # plain Python only: checkpoints with objects in their hparams cannot be loaded again
         self.save_hyperparameters(
             {"fit": asdict(options), "structures": list(structures), "adapter": method, "seed": seed}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
+from umdseg import adapters, inference, registry
 from umdseg.backbones.monai_cnn.backbone import ROWS
 from umdseg.errors import UserError
 from umdseg.vocabulary import Prompt
@@ -85,7 +88,8 @@ def test_further_prompts_run_neither_encoder_nor_decoder_again(small, name: str)
     features = model.encode(image())
     for structure in ("first", "second"):
         model.decode(features, [Prompt(structure)])
-    assert ran == ([model.card.stem] if model.card.output == "sigmoid" else [model.card.stem, model._head])
+    # a hook could add to what the head says, so with one the head of independent outputs runs as well
+    assert ran == [model.card.stem, model._head]
 
 
 @torch.no_grad()
@@ -132,6 +136,43 @@ def test_a_learned_row_is_one_more_output_channel(small, name: str) -> None:
     expected = own if name == "suprem" else own - torch.logsumexp(base, dim=1)
     found = model.decode(model.encode(x), [Prompt("node")])[:, 0]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("method", ["lora", "lora_conv", "bottleneck"])
+@pytest.mark.parametrize("name", ["monai_wholebody", "suprem"])
+def test_an_adapter_on_the_last_convolution_counts_in_whole_scans(small, name: str, method: str) -> None:
+    model = small(name).eval()
+    rows = model.add_structures(["node"])
+    options = registry.resolve("adapter", method).Options(name=method, targets=re.escape(model._head))
+    adapters.build(options).inject(model, rows)
+    draw = torch.Generator().manual_seed(4)
+    for parameter in model.net.parameters():
+        if parameter.requires_grad:
+            parameter.add_(torch.randn(parameter.shape, generator=draw))
+    names, x = ["liver", "spleen", "kidney", "node"], torch.rand(1, 1, 32, 32, 32, generator=draw)
+
+    def whole() -> torch.Tensor:
+        settings = {"window": (32, 32, 32), "skip_air": False, "precision": "fp32"}
+        session = inference.open_tensor(model, x, modality="ct", **settings)
+        return torch.cat([piece for _, piece in session.scores(names)], dim=-1)
+
+    on, features, own = whole(), model.encode(x), model.net(x)
+    # the network's own forward pass runs the adapter whoever reads which weights
+    logits = model.dense(features)
+    torch.testing.assert_close(logits[:, : own.shape[1]], own, rtol=0, atol=1e-3)
+    groups = [[model.index(member) for member in model.card.members(n)] for n in names]
+    decoded = model.decode(features, [Prompt(n) for n in names])
+    expected = torch.stack([logits[0, group].amax(dim=0) for group in groups])
+    if model.card.output == "sigmoid":
+        torch.testing.assert_close(decoded[0], expected, rtol=0, atol=1e-4)
+    else:
+        rest = [[c for c in range(logits.shape[1]) if c not in group] for group in groups]
+        expected -= torch.stack([logits[0, others].amax(dim=0) for others in rest])
+    torch.testing.assert_close(on, expected, rtol=0, atol=1e-3)
+    with adapters.disable(model):
+        names = names[:3]
+        assert float((whole() - on[:3]).abs().max()) > 0.1
 
 
 def test_statistics_of_batch_norm_do_not_move_in_training(small) -> None:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils import parametrize
 
 from umdseg.backbones.base import Backbone, Features
 from umdseg.backbones.card import Card
@@ -71,28 +72,31 @@ class ClassNet(Backbone):
             return self.class_logits(self.dense(features), names)
         groups = [self.card.members(name) for name in names]
         asked = list(dict.fromkeys(member for group in groups for member in group))
-        logits = _project(self._body(features), self.class_vectors(asked))
+        if self._linear():
+            logits = _project(self._body(features), self.class_vectors(asked))
+        else:
+            logits = self._logits(features)[:, [self.index(member) for member in asked]]
         planes = [logits[:, [asked.index(member) for member in group]].amax(dim=1) for group in groups]
         return torch.stack(planes, dim=1)
 
     def dense(self, features: Features) -> torch.Tensor:
-        """(B, D, X, Y, Z): of competing classes their logits; else the head's input and a channel of ones."""
+        """(B, D, X, Y, Z): of competing classes their logits; else the head's input and a channel of ones.
+
+        Where an adapter makes the last convolution more than its weights, the logits of all classes.
+        """
+        if self.card.output == "softmax" or not self._linear():
+            return self._logits(features)
         body = self._body(features)
-        if self.card.output == "sigmoid":
-            return torch.cat([body, torch.ones_like(body[:, :1])], dim=1)
-        if "logits" not in features.state:
-            features.state["logits"] = self._last()(body)
-        logits: torch.Tensor = features.state["logits"]
-        if not self.new_structures:
-            return logits
-        learned = range(logits.shape[1], max(self.new_structures.values()) + 1)
-        return torch.cat([logits, _project(body, self._rows(learned))], dim=1)
+        return torch.cat([body, torch.ones_like(body[:, :1])], dim=1)
 
     def class_vectors(self, structures: Sequence[str]) -> torch.Tensor:
-        """(K, C + 1): weights and bias of each structure's output channel."""
+        """(K, D): weights and bias of each structure's output channel, or which of all logits is its."""
         if self.card.output == "softmax":
             return super().class_vectors(structures)
-        return torch.stack([self._rows([self.index(name)])[0] for name in structures])
+        if self._linear():
+            return torch.stack([self._rows([self.index(name)])[0] for name in structures])
+        wanted = torch.tensor([self.index(name) for name in structures], device=self._last().weight.device)
+        return functional.one_hot(wanted, self._outputs() + len(self._learned())).to(torch.float32)
 
     def head_input(self, features: Features) -> torch.Tensor:
         """(B, C, X, Y, Z): the input of the last convolution."""
@@ -100,14 +104,7 @@ class ClassNet(Backbone):
 
     def competing_rows(self) -> torch.Tensor | None:
         """(N, C + 1): every output channel's weights and bias, the head's own and learned ones."""
-        # an adapter on the last convolution makes it more than its weights
-        if self.card.output != "softmax" or type(self._last()) is not nn.Conv3d:
-            return None
-        own = self._last().out_channels
-        rows = self._rows(range(own))
-        if self.new_structures:
-            rows = torch.cat([rows, self._rows(range(own, max(self.new_structures.values()) + 1))])
-        return rows
+        return self._all_rows() if self.card.output == "softmax" and self._linear() else None
 
     def class_logits(self, dense: torch.Tensor, structures: Sequence[str]) -> torch.Tensor:
         """As `Backbone.class_logits`; a class of the head competes with the head's other classes only.
@@ -115,7 +112,7 @@ class ClassNet(Backbone):
         So what the base says about its own classes does not depend on what has been learned since; a
         learned structure competes with all.
         """
-        base = self._last().out_channels
+        base = self._outputs()
         own = [[self.index(member) for member in self.card.members(name)] for name in structures]
         planes = []
         for channels in own:
@@ -185,6 +182,36 @@ class ClassNet(Backbone):
             features.state["body"] = self._decode(features.maps)
         return cast(torch.Tensor, features.state["body"])
 
+    def _logits(self, features: Features) -> torch.Tensor:
+        """(B, N, X, Y, Z): the head's own output, whatever is beside it, and the learned structures'."""
+        body = self._body(features)
+        if "logits" not in features.state:
+            features.state["logits"] = self._last()(body)
+        logits: torch.Tensor = features.state["logits"]
+        learned = self._learned()
+        return torch.cat([logits, _project(body, self._rows(learned))], dim=1) if learned else logits
+
+    def _all_rows(self) -> torch.Tensor:
+        """(N, C + 1): of every output channel, in the order of `_logits`."""
+        rows, learned = self._rows(range(self._outputs())), self._learned()
+        return torch.cat([rows, self._rows(learned)]) if learned else rows
+
+    def _learned(self) -> range:
+        """Rows after the head's own, up to the last learned one."""
+        own = self._outputs()
+        return range(own, max(self.new_structures.values(), default=own - 1) + 1)
+
+    def _linear(self) -> bool:
+        """Whether the last layer is what its weight and bias say: no adapter wraps it or adds to it."""
+        last = self._last()
+        # a trained head is parametrized: read, its weight is the one at work
+        plain = parametrize.type_before_parametrizations(last) is nn.Conv3d
+        return plain and not last._forward_hooks and not last._forward_pre_hooks
+
+    def _outputs(self) -> int:
+        # an adapter's wrapper has the weight, but not all that a convolution knows
+        return int(self._last().weight.shape[0])
+
     def _rows(self, indices: Sequence[int]) -> torch.Tensor:
         """(N, C + 1) weights and biases of output channels, the head's own or learned ones."""
         last = self._last()
@@ -196,12 +223,12 @@ class ClassNet(Backbone):
         return found
 
     def _start(self, row: int) -> torch.Tensor:
-        last = self._last()
-        if last.out_channels > 1:
-            return self._rows(range(last.out_channels)).mean(dim=0)
+        outputs, inputs = self._last().weight.shape[:2]
+        if outputs > 1:
+            return self._rows(range(outputs)).mean(dim=0)
         # equal to the background's, its gradient would not reach the features
         noise = torch.Generator().manual_seed(derive(torch.initial_seed(), "class row", row))
-        weights = torch.randn(last.in_channels, generator=noise) / last.in_channels**0.5
+        weights = torch.randn(inputs, generator=noise) / inputs**0.5
         return torch.cat([weights, torch.zeros(1)])
 
     def _last(self) -> Any:
