@@ -32,7 +32,9 @@ def complete_tables(door: str, plain: Mapping[str, Any], overrides: Sequence[str
     for section in (*COMPONENTS, *FIXED):
         given = plain.get(section)
         cls = FIXED.get(section) or _options(section, given)
-        for key, default in (_tables(cls) if cls and isinstance(given, dict) else {}).items():
+        if cls is None or not isinstance(given, dict):
+            continue
+        for key, default in _tables(cls).items():
             entries = [text for text in overrides if text.startswith(f"++{section}.{key}.")]
             if not entries:
                 continue

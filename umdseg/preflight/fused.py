@@ -17,7 +17,7 @@ from umdseg.evaluation.inputs import JOINT, inputs_of
 from umdseg.fusion import Fused
 from umdseg.preflight.check import Check
 from umdseg.runs.saved import adapter_folder, refuse_strangers
-from umdseg.vocabulary import Modality, Subject
+from umdseg.vocabulary import MODALITIES, Modality, Subject
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def join(
     except UserError as error:
         return None, [Check("fusion", f"{options.name} does not fit", (Finding.of(error),))]
     assert isinstance(fused, Fused)
-    joined = Joined.of(fused, settings.data.modalities)
+    joined = Joined.of(fused, [m for m in MODALITIES if m in settings.data.modalities])
     fused.release()
     own = sum(p.numel() for p in fused.parts.parameters())
     what = f"{options.name}: {JOINT.join(fused.modalities)}, {joined.order[0]} leads"
