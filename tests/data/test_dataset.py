@@ -155,5 +155,7 @@ def test_a_shot_is_somebody_with_a_label(dataset: PairedDataset) -> None:
     labelled = dataset.subjects[0]
     bare = {m: replace(scan, label=None) for m, scan in labelled.scans.items()}
     crowd = [replace(labelled, id=f"bare{i}", scans=bare) for i in range(9)]
-    assert all(few_shots([*crowd, labelled], 1, seed) == [labelled] for seed in range(20))
-    assert len(few_shots(crowd, 3, 0)) == 3
+    assert all(
+        few_shots([*crowd, labelled], 1, seed, {"ct": 1.0, "pet": 1.0}) == [labelled] for seed in range(20)
+    )
+    assert len(few_shots(crowd, 3, 0, {"ct": 1.0})) == 3

@@ -16,6 +16,7 @@ from umdseg.errors import UserError
 from umdseg.vocabulary import UNITS, Scan, Subject
 
 KINDS = (("ct", "pet"), ("ct", "pet"), ("ct", "pet", "mr"), ("pet",), ("mr",))
+EVEN = {"ct": 1.0, "pet": 1.0, "mr": 1.0}
 
 
 def cohort(seed: int, size: int, sites: int = 3, studies: int = 1) -> PairedDataset:
@@ -137,13 +138,13 @@ def test_sites_are_held_out_whole(seed: int) -> None:
 
 def test_more_shots_hold_fewer_also_across_folds() -> None:
     dataset = cohort(3, 30)
-    everybody = [s.id for s in few_shots(dataset.subjects, 30, 5)]
+    everybody = [s.id for s in few_shots(dataset.subjects, 30, 5, EVEN)]
     for fold in range(3):
         train = deal(dataset, DataOptions(folds=3, fold=fold), 5).of("train")
-        order = [s.id for s in few_shots(train, 20, 5)]
+        order = [s.id for s in few_shots(train, 20, 5, EVEN)]
         assert order == [name for name in everybody if name in order]
         for fewer, more in ((1, 5), (5, 10)):
-            assert [s.id for s in few_shots(train, fewer, 5)] == order[:fewer]
+            assert [s.id for s in few_shots(train, fewer, 5, EVEN)] == order[:fewer]
             assert order[:fewer] == order[:more][:fewer]
 
 
