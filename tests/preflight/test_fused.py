@@ -113,6 +113,10 @@ def test_a_saved_fusion_is_tried_on_the_model(bodies: Callable, tmp_path: Path) 
     found = checks("evaluate", csv, f"fusion.path={folder}")
     assert not _refused(found["fusion"])
     assert _windows(found["time"].numbers) == [(1, 3 * _of("ct") + _of("pet"))]
+    # without weights at hand it cannot be tried, and costs what it costs
+    found = checks("evaluate", csv, f"fusion.path={folder}", "model.weights=random")
+    assert "not tried" in found["fusion"].numbers
+    assert _windows(found["time"].numbers) == [(1, 3 * _of("ct") + _of("pet"))]
     save_fusion(fused, tmp_path / "other" / "fusion", adapter="0" * 64)
     found = checks("evaluate", csv, f"fusion.path={tmp_path / 'other' / 'fusion'}")
     assert "trained with another adapter" in " ".join(f.what for f in _refused(found["fusion"]))

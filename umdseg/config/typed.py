@@ -66,7 +66,7 @@ def fits_nothing(settings: Settings) -> Iterator[Problem]:
 
 def unread(settings: Settings, explicit: Collection[str]) -> Iterator[str]:
     """Lines about what was typed and does not matter to evaluate.py."""
-    fitting = sorted(key for key in explicit if key.startswith(("fit.", "data.train_modalities")))
+    fitting = sorted(key for key in explicit if key.startswith("fit."))
     if fitting:
         yield f"not used by evaluate.py, which fits nothing: {' '.join(fitting)}"
     if str(settings.trainer.devices) not in ("1", "auto"):

@@ -15,7 +15,9 @@ from umdseg.data.verdict import Finding
 from umdseg.errors import UserError
 from umdseg.evaluation.inputs import JOINT, inputs_of
 from umdseg.fusion import Fused
+from umdseg.fusion.saved import FusionCard
 from umdseg.preflight.check import Check
+from umdseg.runs.evaluate import fused_parameters
 from umdseg.runs.saved import adapter_folder, refuse_strangers
 from umdseg.vocabulary import MODALITIES, Modality, Subject
 
@@ -76,13 +78,16 @@ def join(
     if options.name == "none" or (door == "train" and not (trained and settings.fit.steps)):
         return None, []
     saved = Path(options.path).expanduser() if options.path and door == "evaluate" else None
-    if saved is not None and backbone.random_weights:
-        return None, [Check("fusion", f"{options.name}, saved; not tried (weights not at hand)")]
+    untried = saved is not None and backbone.random_weights
     try:
         if saved is not None:
             beside = settings.adapter.path
             refuse_strangers(saved, adapter_folder(beside) if beside else None)
-            fused: Backbone = fusion.load_fusion(saved, backbone, options.subsets)
+        if saved is not None and untried:
+            card = FusionCard.read(saved)
+            fused = fusion.build(options, backbone, card.modalities, card.reference, card.structures)
+        elif saved is not None:
+            fused = fusion.load_fusion(saved, backbone, options.subsets)
         else:
             given = together(trained, settings.data.train_modalities)
             fused = fusion.build(options, backbone, given, settings.data.reference, names)
@@ -91,6 +96,7 @@ def join(
     assert isinstance(fused, Fused)
     joined = Joined.of(fused, [m for m in MODALITIES if m in settings.data.modalities])
     fused.release()
-    own = sum(p.numel() for p in fused.parts.parameters())
-    what = f"{options.name}: {JOINT.join(fused.modalities)}, {joined.order[0]} leads"
-    return joined, [Check("fusion", f"{what}; {own:,} parameters of its own")]
+    what = f"{options.name}: {JOINT.join(fused.modalities)}, {joined.order[0]} leads; "
+    what += f"{fused_parameters(fused):,} parameters of its own"
+    what += ", saved; not tried (the model's weights are not at hand)" if untried else ""
+    return joined, [Check("fusion", what)]

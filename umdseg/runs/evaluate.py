@@ -45,9 +45,9 @@ def run_evaluate(settings: Settings) -> Path:
     job = Job.open("evaluate", settings, "+".join(made) or None, learned)
     if job.done():
         return job.path
-    known_people = seen(job.subjects, known, settings.data.cache_dir)
-    if known_people:
-        say(f"caution: {seen_told(known_people, len(job.subjects))}")
+    again = seen(job.subjects, known, settings.data.cache_dir)
+    if again:
+        say(f"caution: {seen_told(again, len(job.subjects))}")
     with job.recorded():
         parameters, routes = (0, sum(p.numel() for p in job.backbone.net.parameters())), list[str]()
         method, stage = "none", trained_stage(job.backbone, "none")
@@ -62,7 +62,7 @@ def run_evaluate(settings: Settings) -> Path:
         cases = zero_shot(job) if untouched else scored(job, stage, method)
         job.keep(cases)
         cases = merge([cases, job.supervised, baselines(job)])
-        job.finish(cases, parameters, routes, adapter=str(saved) if saved else None, seen=known_people)
+        job.finish(cases, parameters, routes, adapter=str(saved) if saved else None, seen=again)
     return job.path
 
 

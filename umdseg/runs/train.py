@@ -90,7 +90,7 @@ def _inject(job: Job) -> tuple[Adapter, list[str]]:
     adapter = adapters.build(job.settings.adapter)
     routes: list[str] = []
     if adapter.per is not None:
-        data = training_data(job.settings, job.dataset, job.backbone, job.structures)
+        data = _data(job)
         routes = routes_of(data.training_origins(), adapter.per)
         say(f"adapter.per={adapter.per}: one adapter for each of {', '.join(routes)}")
     adapter.inject(job.backbone, rows, routes)
@@ -102,7 +102,7 @@ def _fuse(job: Job) -> Job:
     options = job.settings.fusion
     if options.name == "none":
         return job
-    data = training_data(job.settings, job.dataset, job.backbone, job.structures)
+    data = _data(job)
     reference, given = job.settings.data.reference, data.fused_modalities()
     fused = fusion.build(options, job.backbone, given, reference, job.structures)
     check_reference(reference, given)
@@ -120,7 +120,7 @@ def _fit(job: Job, adapter: Adapter, parameters: tuple[int, int], clock: FitCloc
     say(f"adapter={settings.adapter.name}: {parameters[0]:,} of {parameters[1]:,} parameters are trained")
     if settings.callbacks.evaluate_before and starts_from_nothing(job.backbone):
         say(f"no zero-shot evaluation: {job.backbone.card.name} starts at random and knows nothing yet")
-    data = training_data(settings, job.dataset, job.backbone, job.structures)
+    data = _data(job)
     if settings.fit.validate_every:
         data.validated(settings.fit.validation_patches).validation_subjects()
     seed, targets = settings.run.seed, data.target_modalities()
